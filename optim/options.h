@@ -1,0 +1,119 @@
+#ifndef PANTHERA_OPTIM_OPTIONS_H_
+#define PANTHERA_OPTIM_OPTIONS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/base/fields.h"
+#include "runtime/params/weight_shard.h"
+
+namespace panthera {
+
+enum class Algorithm : uint8_t { kTiger, kLion, kAdamW };
+template <>
+struct EnumNames<Algorithm> {
+  static constexpr const char* kNames[] = {"tiger", "lion", "adamw"};
+};
+
+// Where the gradients of the micro-steps of one optimizer step are summed.
+enum class Accumulation : uint8_t {
+  kMomentum,  // each is exchanged and folded into the momentum shard; no gradient buffer
+  kGradient,  // each is added to a local fp32 buffer; one exchange per step
+};
+template <>
+struct EnumNames<Accumulation> {
+  static constexpr const char* kNames[] = {"momentum", "gradient"};
+};
+
+enum class MomentumStorage : uint8_t { kFp32, kBf16 };
+template <>
+struct EnumNames<MomentumStorage> {
+  static constexpr const char* kNames[] = {"fp32", "bf16"};
+};
+
+enum class ScheduleKind : uint8_t {
+  kPiecewise,         // straight lines through `points`
+  kCosine,            // warm-up, then half a cosine down to `final_factor`
+  kWarmupStableDecay  // warm-up, constant, then a straight line down to `final_factor`
+};
+template <>
+struct EnumNames<ScheduleKind> {
+  static constexpr const char* kNames[] = {"piecewise", "cosine", "warmup_stable_decay"};
+};
+
+struct SchedulePoint {
+  int64_t step = 0;
+  double factor = 1;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Int({"step", "optimizer step, counted from 0"}, step, {});
+    visit.Real({"factor", "learning rate there, as a multiple of optim.learning_rate"}, factor, {});
+  }
+};
+
+// The learning rate's course as a multiple of OptimOptions::learning_rate.
+struct ScheduleOptions {
+  ScheduleKind kind = ScheduleKind::kCosine;
+  int64_t warmup_steps = 0;
+  int64_t decay_steps = 0;
+  double final_factor = 0.1;
+  std::vector<SchedulePoint> points;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Enum({"kind", "shape of the learning rate's course"}, kind);
+    visit.Int({"warmup_steps", "optimizer steps of linear warm-up from 0 (cosine, "
+                               "warmup_stable_decay)"},
+              warmup_steps, {});
+    visit.Int({"decay_steps", "length of the final decay (warmup_stable_decay)"}, decay_steps, {});
+    visit.Real({"final_factor", "factor at the last step (cosine, warmup_stable_decay)"},
+               final_factor, {0, 1});
+    visit.Records({"points", "corners of the piecewise-linear course; before the first point the "
+                             "line comes from (0, 0), after the last it stays constant"},
+                  points);
+  }
+};
+
+struct OptimOptions {
+  Algorithm algorithm = Algorithm::kTiger;
+  double learning_rate = 1e-3;
+  double weight_decay = 0.01;
+  double beta1 = -1;
+  double beta2 = -1;
+  double epsilon = 1e-8;
+  double clip_norm = 0;
+  Accumulation accumulate = Accumulation::kMomentum;
+  WeightStorage weights = WeightStorage::kFp32;
+  MomentumStorage momentum = MomentumStorage::kFp32;
+  ScheduleOptions schedule;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Enum({"algorithm", "update rule"}, algorithm);
+    visit.Real({"learning_rate", "peak rate; Tiger: relative to each tensor's RMS"}, learning_rate,
+               {0, 100});
+    visit.Real({"weight_decay", "decoupled decay of matrices and embeddings"}, weight_decay,
+               {0, 100});
+    visit.Real({"beta1", "Tiger: the momentum's only decay (default 0.965); Lion: of the "
+                         "interpolation (0.95); AdamW: of the first moment (0.9); -1: the default"},
+               beta1, {-1, 1});
+    visit.Real({"beta2", "Lion: of the momentum (0.98); AdamW: of the second moment (0.95); -1: "
+                         "the default; Tiger has none"},
+               beta2, {-1, 1});
+    visit.Real({"epsilon", "AdamW: added to the root of the second moment"}, epsilon, {0, 1});
+    visit.Real({"clip_norm", "largest norm of the global gradient; 0: no clipping; needs accumulate "
+                             "= \"gradient\""},
+               clip_norm, {});
+    visit.Enum({"accumulate", "where the micro-steps of a step are summed"}, accumulate);
+    visit.Enum({"weights", "how parameters are stored; fp32 computes in fp32, the others in bf16"},
+               weights);
+    visit.Enum({"momentum", "storage of the momentum"}, momentum);
+  }
+
+  // Fills in the betas that stand for a default and refuses combinations that cannot be honoured,
+  // naming the change that helps.
+  absl::Status Finish();
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_OPTIONS_H_

@@ -1,0 +1,71 @@
+# The compiler options of all targets, and functions that declare libraries and tests.
+
+include(GoogleTest)
+
+add_library(panthera_options INTERFACE)
+target_include_directories(panthera_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_options(
+  panthera_options
+  INTERFACE -Wall
+            -Wextra
+            -Wshadow
+            -Wconversion
+            -Wsign-conversion
+            # Sums and products keep their bits on every machine: no contraction into FMAs unless
+            # the code asks for one.
+            -ffp-contract=off
+            # Row loops in ops and optimizers vectorize; reductions keep their written order.
+            -ftree-vectorize
+            -fno-math-errno
+            -fno-trapping-math)
+if(PANTHERA_WERROR)
+  target_compile_options(panthera_options INTERFACE -Werror)
+endif()
+if(PANTHERA_SANITIZER STREQUAL "address")
+  target_compile_options(panthera_options INTERFACE -fsanitize=address,undefined
+                                                    -fno-sanitize-recover=undefined
+                                                    -fno-omit-frame-pointer)
+  target_link_options(panthera_options INTERFACE -fsanitize=address,undefined)
+elseif(PANTHERA_SANITIZER STREQUAL "thread")
+  target_compile_options(panthera_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(panthera_options INTERFACE -fsanitize=thread)
+endif()
+target_link_libraries(panthera_options INTERFACE Threads::Threads)
+
+# panthera_library(NAME SOURCES file... [PUBLIC lib...] [PRIVATE lib...])
+function(panthera_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(
+    ${name}
+    PUBLIC panthera_options ${ARG_PUBLIC}
+    PRIVATE ${ARG_PRIVATE})
+endfunction()
+
+# panthera_test(NAME SOURCES file... [LINK lib...] [RANKS n...] [TIMEOUT seconds]): a GoogleTest
+# binary and its CTest entries. With RANKS the binary runs once under mpirun for each n, as n
+# processes; without, each of its tests is a CTest entry of its own.
+function(panthera_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;RANKS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE panthera_options ${ARG_LINK} panthera_test_support
+                                        GTest::gmock)
+  if(ARG_RANKS)
+    target_link_libraries(${name} PRIVATE panthera_mpi_test_main)
+    foreach(ranks IN LISTS ARG_RANKS)
+      add_test(NAME ${name}.ranks${ranks}
+               COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe -n ${ranks} $<TARGET_FILE:${name}>)
+      set_tests_properties(${name}.ranks${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS mpi
+                                                            PROCESSORS 2)
+    endforeach()
+  else()
+    target_link_libraries(${name} PRIVATE GTest::gtest_main)
+    gtest_discover_tests(
+      ${name}
+      DISCOVERY_TIMEOUT 120
+      PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS unit)
+  endif()
+endfunction()

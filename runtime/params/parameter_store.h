@@ -1,0 +1,153 @@
+#ifndef PANTHERA_RUNTIME_PARAMS_PARAMETER_STORE_H_
+#define PANTHERA_RUNTIME_PARAMS_PARAMETER_STORE_H_
+
+#include <compare>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "runtime/base/fields.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/buffer.h"
+#include "runtime/device/tensor.h"
+#include "runtime/params/weight_shard.h"
+
+namespace panthera {
+
+// Sums over a logical tensor are taken over blocks of this many elements (one row, for an
+// embedding table), fp32 inside a block and double across blocks in index order. Shards end on
+// block boundaries, so a sum has the same bits for every number of data-parallel ranks.
+inline constexpr int64_t kSumBlockElements = 1024;
+
+struct ParamId {
+  int index = -1;
+  auto operator<=>(const ParamId&) const = default;
+};
+struct GroupId {
+  int index = -1;
+  auto operator<=>(const GroupId&) const = default;
+};
+
+// What a parameter is to the optimizers and to initialisation.
+enum class ParamKind : uint8_t {
+  kMatrix,     // a linear map: rate and sums over the whole tensor
+  kEmbedding,  // a lookup table: rate and sums by row
+  kGain,       // multiplies element-wise, centred at one
+  kBias,       // adds element-wise, centred at zero
+};
+
+struct ParamSpec {
+  // The name in Hugging Face checkpoints, such as "model.layers.3.mlp.up_proj.weight".
+  std::string name;
+  Shape shape;
+  ParamKind kind = ParamKind::kMatrix;
+  // Initial values are normal with this mean and standard deviation.
+  double init_mean = 0;
+  double init_deviation = 0;
+};
+
+enum class GroupKind : uint8_t {
+  kSharded,     // every data-parallel rank owns an equal part of the flat group and updates it
+  kReplicated,  // every rank owns and updates all of it; fp32; for the few gains and biases
+};
+
+// How a group lies in memory. A group is one flat array: its parameters one after the other, each
+// beginning on a block boundary, then zero padding so that all shards are equally long and end on
+// block boundaries. Order of registration is order in memory.
+struct GroupLayout {
+  std::string name;
+  GroupKind kind = GroupKind::kSharded;
+  DType value_dtype = DType::kF32;
+  int64_t block_elements = kSumBlockElements;
+  int64_t elements = 0;        // with padding
+  int64_t shard_elements = 0;  // elements / data-parallel size, or elements when replicated
+  std::vector<ParamId> params;
+};
+
+// A run of a parameter's elements that lies in this rank's shard of a group.
+struct ShardSegment {
+  ParamId param;
+  int64_t param_begin;  // first element, counted in the logical tensor
+  int64_t shard_begin;  // the same element, counted in the shard
+  int64_t elements;
+};
+
+// Owns all parameters of one rank. Layers register tensors, hold ids, and read values; the
+// optimizer sees shards; checkpoint and initialisation walk segments. Registration comes first,
+// then one Allocate, then everything else.
+class ParameterStore {
+ public:
+  ParameterStore() = default;
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+
+  // The unit of communication and of sharding, usually one transformer block.
+  GroupId AddGroup(std::string name, GroupKind kind);
+  // An embedding table must be alone in its group.
+  ParamId Add(GroupId group, ParamSpec spec);
+
+  // Lays out and allocates all groups (zeroed) for the given data-parallel communicator. Layers
+  // read fp32 values with WeightStorage::kFp32 and bf16 values with the others.
+  void Allocate(Device device, MemoryLedger& ledger, Communicator& data_parallel,
+                WeightStorage storage);
+
+  int num_params() const { return static_cast<int>(params_.size()); }
+  int num_groups() const { return static_cast<int>(groups_.size()); }
+  const ParamSpec& spec(ParamId id) const { return param(id).spec; }
+  GroupId group_of(ParamId id) const { return param(id).group; }
+  std::optional<ParamId> Find(absl::string_view name) const;
+  // The sum of all logical tensors' elements, without padding.
+  int64_t total_elements() const;
+
+  const GroupLayout& layout(GroupId id) const { return group(id).layout; }
+  // First element of a parameter in its flat group.
+  int64_t offset(ParamId id) const { return param(id).offset; }
+  // What of which parameters this rank's shard holds, in order; padding is in no segment.
+  const std::vector<ShardSegment>& segments(GroupId id) const { return group(id).segments; }
+
+  // A parameter as layers read it: full, logical shape, the group's value_dtype.
+  Tensor value(ParamId id) const;
+  // Several parameters of the same width as one matrix of all their rows, if they lie next to each
+  // other without padding in between.
+  std::optional<Tensor> FusedRows(std::span<const ParamId> ids) const;
+  // A whole flat group as layers read it: [data-parallel size, shard_elements], or [1, elements]
+  // when replicated.
+  Tensor group_values(GroupId id) const;
+  // This rank's part with all the precision there is: what the optimizer updates.
+  WeightShard shard(GroupId id) const;
+
+  // Brings the updated shards of all ranks into every rank's values: one all-gather per sharded
+  // group. May block on the peers.
+  void Publish(Communicator& data_parallel, Stream& stream);
+
+ private:
+  struct Param {
+    ParamSpec spec;
+    GroupId group;
+    int64_t offset = 0;
+  };
+  struct Group {
+    GroupLayout layout;
+    std::vector<ShardSegment> segments;
+    Buffer values;
+    Buffer low_bits;
+    Buffer master;
+  };
+
+  const Param& param(ParamId id) const;
+  const Group& group(GroupId id) const;
+  void LayOut(Group& group, int ranks, int rank);
+
+  std::vector<Param> params_;
+  std::vector<Group> groups_;
+  WeightStorage storage_ = WeightStorage::kFp32;
+  int rank_ = 0;
+  int ranks_ = 0;  // 0 until allocated
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_RUNTIME_PARAMS_PARAMETER_STORE_H_

@@ -1,0 +1,60 @@
+#ifndef PANTHERA_RUNTIME_PARAMS_WEIGHT_SHARD_H_
+#define PANTHERA_RUNTIME_PARAMS_WEIGHT_SHARD_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "runtime/base/fields.h"
+#include "runtime/device/tensor.h"
+
+namespace panthera {
+
+// How a parameter is kept. The first part of each name is what layers read.
+enum class WeightStorage : uint8_t {
+  kFp32,          // fp32
+  kBf16Plus8,     // bf16 (rounded to nearest) and a signed 8-bit remainder: 24 bits of an fp32
+  kBf16,          // bf16 alone, rounded stochastically at each update
+  kBf16PlusFp32,  // bf16 and an fp32 master copy, of which each rank holds its shard
+};
+template <>
+struct EnumNames<WeightStorage> {
+  static constexpr const char* kNames[] = {"fp32", "bf16+8", "bf16", "bf16+fp32"};
+};
+
+// The dtype of the values that layers read.
+constexpr DType ValueDType(WeightStorage storage) {
+  return storage == WeightStorage::kFp32 ? DType::kF32 : DType::kBF16;
+}
+
+// A rank's part of a flat group with all the precision that is stored. Views.
+struct WeightShard {
+  WeightStorage storage = WeightStorage::kFp32;
+  Tensor values;                    // [n], ValueDType(storage)
+  std::optional<Tensor> remainder;  // [n] kU8 holding int8, with kBf16Plus8
+  std::optional<Tensor> master;     // [n] fp32, with kBf16PlusFp32
+};
+
+// Where the random bits of stochastic rounding come from: Philox with this key; the counter of an
+// element is (element index in its logical tensor, `stream`). The same on every rank and device.
+struct RoundingBits {
+  uint64_t key = 0;
+  uint64_t stream = 0;
+};
+
+// out[i] = the stored value of element begin + i of the shard, exactly. CPU memory only.
+void ReadWeights(const WeightShard& shard, int64_t begin, int64_t count, float* out);
+
+// Stores in[i] as element begin + i of the shard. kFp32 and kBf16PlusFp32 keep the value exactly
+// (and its bf16 rounding to nearest for the layers). kBf16 and kBf16Plus8 round stochastically to 8
+// and 16 bits of significand: the random bits of element begin + i are those of element
+// param_begin + i of its logical tensor. CPU memory only.
+void WriteWeights(const WeightShard& shard, int64_t begin, int64_t count, const float* in,
+                  int64_t param_begin, const RoundingBits& bits);
+
+// As WriteWeights but rounding to nearest; for initial values.
+void WriteWeightsToNearest(const WeightShard& shard, int64_t begin, int64_t count,
+                           const float* in);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_RUNTIME_PARAMS_WEIGHT_SHARD_H_
