@@ -35,13 +35,13 @@ template <typename A, typename B>
   return std::make_unique<std::string>(out.str());
 }
 
-#define PANTHERA_DEFINE_COMPARISON(name, op)                                                   \
-  template <typename A, typename B>                                                            \
-  std::unique_ptr<std::string> Compare##name(const A& a, const B& b, const char* text) {       \
-    if (a op b) [[likely]] {                                                                   \
-      return nullptr;                                                                          \
-    }                                                                                          \
-    return DescribeFailure(a, b, text);                                                        \
+#define PANTHERA_DEFINE_COMPARISON(name, op)                                             \
+  template <typename A, typename B>                                                      \
+  std::unique_ptr<std::string> Compare##name(const A& a, const B& b, const char* text) { \
+    if (a op b) [[likely]] {                                                             \
+      return nullptr;                                                                    \
+    }                                                                                    \
+    return DescribeFailure(a, b, text);                                                  \
   }
 PANTHERA_DEFINE_COMPARISON(Eq, ==)
 PANTHERA_DEFINE_COMPARISON(Ne, !=)
@@ -55,12 +55,13 @@ std::unique_ptr<std::string> CompareOk(const absl::Status& status, const char* t
 
 }  // namespace panthera::internal
 
-#define CHECK(condition)                          \
-  while (!(condition)) [[unlikely]]               \
-  ::panthera::internal::CheckFailure(__FILE__, __LINE__, "CHECK failed: " #condition).stream()
+#define CHECK(condition)                                                                           \
+  while (!(condition))                                                                             \
+  [[unlikely]] ::panthera::internal::CheckFailure(__FILE__, __LINE__, "CHECK failed: " #condition) \
+      .stream()
 
-#define PANTHERA_CHECK_RESULT(result)                                           \
-  while (auto panthera_check_text = (result)) /* NOLINT(bugprone-infinite-loop) */ \
+#define PANTHERA_CHECK_RESULT(result)                                                             \
+  while (auto panthera_check_text = (result)) /* NOLINT(bugprone-infinite-loop) */                \
   ::panthera::internal::CheckFailure(__FILE__, __LINE__, "CHECK failed: " + *panthera_check_text) \
       .stream()
 

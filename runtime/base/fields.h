@@ -61,8 +61,8 @@ class FieldVisitor {
   virtual void Text(const FieldInfo& info, std::string& value) = 0;
   // `index` counts in `names`.
   virtual void Choice(const FieldInfo& info, std::span<const char* const> names, size_t& index) = 0;
-  // A list of `count` records, each with fields of its own (a TOML array of tables). Returns the new
-  // count; the caller resizes and then visits record i between BeginRecord(i) and EndRecord().
+  // A list of `count` records, each with fields of its own (a TOML array of tables). Returns the
+  // new count; the caller resizes and then visits record i between BeginRecord(i) and EndRecord().
   virtual size_t BeginRecords(const FieldInfo& info, size_t count) = 0;
   virtual void BeginRecord(size_t index) = 0;
   virtual void EndRecord() = 0;

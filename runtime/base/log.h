@@ -32,7 +32,6 @@ class LogLine {
 }  // namespace internal
 }  // namespace panthera
 
-#define LOG(severity) \
-  ::panthera::internal::LogLine(::panthera::LogSeverity::k##severity).stream()
+#define LOG(severity) ::panthera::internal::LogLine(::panthera::LogSeverity::k##severity).stream()
 
 #endif  // PANTHERA_RUNTIME_BASE_LOG_H_

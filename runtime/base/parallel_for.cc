@@ -9,10 +9,11 @@
 
 namespace panthera {
 
+int64_t MaxThreads() { return omp_in_parallel() != 0 ? 1 : omp_get_max_threads(); }
+
 void ParallelFor(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body) {
   CHECK_GE(grain, 1);
-  const int64_t allowed = omp_in_parallel() != 0 ? 1 : omp_get_max_threads();
-  const int64_t threads = std::min(allowed, CeilDiv(count, grain));
+  const int64_t threads = std::min(MaxThreads(), CeilDiv(count, grain));
   if (threads <= 1) {
     if (count > 0) {
       body(0, count);

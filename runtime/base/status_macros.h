@@ -7,11 +7,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define RETURN_IF_ERROR(expression)                            \
-  do {                                                         \
+#define RETURN_IF_ERROR(expression)                                           \
+  do {                                                                        \
     if (absl::Status panthera_status = (expression); !panthera_status.ok()) { \
-      return panthera_status;                                  \
-    }                                                          \
+      return panthera_status;                                                 \
+    }                                                                         \
   } while (false)
 
 #define PANTHERA_CONCAT_INNER(a, b) a##b

@@ -8,7 +8,9 @@ target_compile_options(
   panthera_options
   INTERFACE -Wall
             -Wextra
-            -Wshadow
+            # Constructor arguments may bear the names of the members they initialise.
+            $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>
+            $<$<CXX_COMPILER_ID:Clang>:-Wshadow>
             -Wconversion
             -Wsign-conversion
             # Sums and products keep their bits on every machine: no contraction into FMAs unless
@@ -44,7 +46,8 @@ endfunction()
 
 # panthera_test(NAME SOURCES file... [LINK lib...] [RANKS n...] [TIMEOUT seconds]): a GoogleTest
 # binary and its CTest entries. With RANKS the binary runs once under mpirun for each n, as n
-# processes; without, each of its tests is a CTest entry of its own.
+# processes; without, each of its tests is a CTest entry of its own. Both run in
+# PANTHERA_TEST_ENVIRONMENT, a list of NAME=VALUE.
 function(panthera_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;RANKS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -57,9 +60,11 @@ function(panthera_test name)
     target_link_libraries(${name} PRIVATE panthera_mpi_test_main)
     foreach(ranks IN LISTS ARG_RANKS)
       add_test(NAME ${name}.ranks${ranks}
-               COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe -n ${ranks} $<TARGET_FILE:${name}>)
-      set_tests_properties(${name}.ranks${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS mpi
-                                                            PROCESSORS 2)
+               COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${name}>)
+      set_tests_properties(
+        ${name}.ranks${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS mpi PROCESSORS 2
+                                         ENVIRONMENT
+                                         "${PANTHERA_TEST_ENVIRONMENT};OMP_NUM_THREADS=1")
     endforeach()
   else()
     target_link_libraries(${name} PRIVATE GTest::gtest_main)
@@ -67,5 +72,13 @@ function(panthera_test name)
       ${name}
       DISCOVERY_TIMEOUT 120
       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS unit)
+    # gtest_discover_tests cannot pass a list as a property; CTest reads this file after its own.
+    set(environment_file ${CMAKE_CURRENT_BINARY_DIR}/${name}_environment.cmake)
+    file(WRITE ${environment_file}
+         "foreach(test IN LISTS ${name}_TESTS)\n"
+         "  set_tests_properties(\"\${test}\" PROPERTIES ENVIRONMENT "
+         "[==[${PANTHERA_TEST_ENVIRONMENT}]==])\n"
+         "endforeach()\n")
+    set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${environment_file})
   endif()
 endfunction()

@@ -40,8 +40,8 @@ Tensor Arena::Allocate(const Shape& shape, DType dtype, const char* name) {
     }
     return {nullptr, shape, dtype, device_};
   }
-  CHECK_LE(top_, buffer_.bytes()) << "the arena has no room for " << name << "; alive:"
-                                  << Describe(live_);
+  CHECK_LE(top_, buffer_.bytes()) << "the arena has no room for " << name
+                                  << "; alive:" << Describe(live_);
   peak_ = std::max(peak_, top_);
   return buffer_.View(shape, dtype, begin);
 }

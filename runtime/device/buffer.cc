@@ -1,10 +1,9 @@
 #include "runtime/device/buffer.h"
 
-#include <sys/mman.h>
-
 #include <utility>
 
 #include "runtime/base/check.h"
+#include <sys/mman.h>
 
 namespace panthera {
 namespace {
@@ -29,7 +28,11 @@ std::byte* MapZeroedMemory(int64_t bytes, const std::string& name) {
 
 Buffer::Buffer(Device device, MemoryLedger& ledger, MemoryCategory category, std::string name,
                int64_t bytes)
-    : bytes_(bytes), device_(device), ledger_(&ledger), category_(category), name_(std::move(name)) {
+    : bytes_(bytes),
+      device_(device),
+      ledger_(&ledger),
+      category_(category),
+      name_(std::move(name)) {
   CHECK_GE(bytes, 0);
   CHECK(!device.is_cuda()) << "this build has no CUDA device memory";
   ledger.Add(category_, name_, bytes_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+
 #include "runtime/base/check.h"
 
 namespace panthera {
@@ -71,8 +72,8 @@ std::string FormatBytes(int64_t bytes) {
   if (unit == 0) {
     return absl::StrFormat("%d B", bytes);
   }
-  return absl::StrFormat(value < 10 ? "%.2f %s" : value < 100 ? "%.1f %s" : "%.0f %s", value,
-                         kUnits[unit]);
+  const int digits = value < 10 ? 2 : value < 100 ? 1 : 0;
+  return absl::StrFormat("%.*f %s", digits, value, kUnits[unit]);
 }
 
 }  // namespace panthera

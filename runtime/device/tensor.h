@@ -12,7 +12,8 @@
 namespace panthera {
 
 // A typed, contiguous, row-major view of memory that somebody else owns. Cheap to copy. Constness
-// is shallow, like std::span's: ops take inputs as `const Tensor&` and outputs as `Tensor` by value.
+// is shallow, like std::span's: ops take inputs as `const Tensor&` and outputs as `Tensor` by
+// value.
 class Tensor {
  public:
   Tensor() = default;

@@ -2,6 +2,7 @@
 #ifndef PANTHERA_RUNTIME_MATH_GEMM_H_
 #define PANTHERA_RUNTIME_MATH_GEMM_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -26,14 +27,14 @@ struct Matrix {
   static Matrix Batch(const Tensor& tensor, int64_t offset, int64_t batch, int64_t batch_stride,
                       int64_t rows, int64_t columns, int64_t row_stride);
 
-  std::byte* data;
-  DType dtype;
+  std::byte* data = nullptr;  // null on kMeta
+  DType dtype = DType::kF32;
   Device device;
-  int64_t batch;
-  int64_t rows;
-  int64_t columns;
-  int64_t row_stride;
-  int64_t batch_stride;
+  int64_t batch = 1;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t row_stride = 0;
+  int64_t batch_stride = 0;
 
  private:
   Matrix() = default;
@@ -44,25 +45,45 @@ struct Matrix {
 //   op(a) [m, k], op(b) [k, n], c [m, n], the same batch size everywhere
 //   a, b  the same type, fp32 or bf16;  c fp32 or bf16, and not overlapping a or b
 //
-// Products are summed in fp32 and rounded to c's type once. The order of summation depends on
-// shapes, types and the machine's instruction set, not on the thread count, the place in memory or
-// the values. Scratch comes from the arena. Where the machine has no bf16 instructions, bf16
-// operands are widened to fp32 first.
+// Products are summed in fp32 and rounded to c's type once. The same product on the same machine
+// with the same number of threads gives the same bits, wherever it lies in memory. Where the
+// machine has no bf16 instructions, bf16 operands are widened to fp32 first.
+struct Product {
+  Transpose transpose_a;
+  Matrix a;
+  Transpose transpose_b;
+  Matrix b;
+  Accumulate accumulate;
+  Matrix c;
+};
+
+// Computes a product with scratch from the arena.
+void Gemm(Context& ctx, const Product& product);
 void Gemm(Context& ctx, Transpose transpose_a, const Matrix& a, Transpose transpose_b,
           const Matrix& b, Accumulate accumulate, const Matrix& c);
+
+// For products inside a ParallelFor body, where the arena must not be used: the scratch that one
+// such product needs, and the product with scratch [GemmScratchBytes] kU8 that the caller provides,
+// one for each thread. Both may be called from several threads at once.
+int64_t GemmScratchBytes(Context& ctx, const Product& product);
+void GemmInScratch(Context& ctx, const Product& product, const Tensor& scratch);
 
 // The library's handles and its compiled products, one set per rank.
 class GemmEngine {
  public:
-  explicit GemmEngine(Device target);
+  // Whether bf16 products use the machine's bf16 instructions or are widened to fp32.
+  enum class Bf16 : uint8_t { kAsTheMachineCan, kWidened };
+
+  explicit GemmEngine(Device target, Bf16 bf16 = Bf16::kAsTheMachineCan);
   GemmEngine(const GemmEngine&) = delete;
   GemmEngine& operator=(const GemmEngine&) = delete;
   ~GemmEngine();
 
-  class Impl;
-  Impl& impl() { return *impl_; }
+  int64_t ScratchBytes(const Product& product);
+  void Run(const Product& product, const Tensor& scratch);
 
  private:
+  class Impl;
   std::unique_ptr<Impl> impl_;
 };
 

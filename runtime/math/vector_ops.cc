@@ -1,0 +1,64 @@
+#include "runtime/math/vector_ops.h"
+
+#include <cstring>
+
+#include "runtime/base/parallel_for.h"
+
+namespace panthera {
+namespace {
+
+template <typename T>
+double Sum(const T* x, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    sum += static_cast<double>(x[i]);
+  }
+  return sum;
+}
+
+template <typename T>
+void AddRows(const T* x, int64_t rows, int64_t columns, double* sums) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      sums[column] += static_cast<double>(x[row * columns + column]);
+    }
+  }
+}
+
+}  // namespace
+
+void SetZero(Context& ctx, Tensor x) {
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  ParallelFor(x.bytes(), int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+    std::memset(x.bytes_data() + begin, 0, static_cast<size_t>(end - begin));
+  });
+}
+
+void AddSum(Context& ctx, const Tensor& x, Tensor sum) {
+  CHECK_SHAPE(sum, 1);
+  CHECK_EQ(sum.dtype(), DType::kF64);
+  CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kI32) << Name(x.dtype());
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  sum.data<double>()[0] += x.dtype() == DType::kF32 ? Sum(x.data<float>(), x.elements())
+                                                    : Sum(x.data<int32_t>(), x.elements());
+}
+
+void AddColumnSums(Context& ctx, const Tensor& x, Tensor sums) {
+  CHECK_EQ(x.shape().rank(), 2);
+  CHECK_SHAPE(sums, x.size(1));
+  CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kI32) << Name(x.dtype());
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  if (x.dtype() == DType::kF32) {
+    AddRows(x.data<float>(), x.size(0), x.size(1), sums.data<double>());
+  } else {
+    AddRows(x.data<int32_t>(), x.size(0), x.size(1), sums.data<double>());
+  }
+}
+
+}  // namespace panthera
