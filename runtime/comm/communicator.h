@@ -35,10 +35,10 @@ class Communicator {
                           std::string name, int64_t bytes);
 
   // recv[s] = row `rank()` of rank s's send.
-  //   send, recv  [size, n], any type, not overlapping
+  //   send, recv  [size, ...], the same shape, any type, not overlapping
   void AllToAll(const Tensor& send, Tensor recv, Stream& stream);
   // full[s] = rank s's shard.
-  //   shard  [n] or any shape of n elements;  full  [size, n]
+  //   shard  any shape of n elements;  full  [size, ...] of size * n elements
   // `shard` may be full's own row `rank()`; otherwise the two must not overlap.
   void AllGather(const Tensor& shard, Tensor full, Stream& stream);
   // buffer = rank `root`'s buffer.
@@ -46,10 +46,11 @@ class Communicator {
 
   // Bytes that this rank has sent to other ranks since it was created, by what the algorithm of the
   // call must move at least: (size-1)/size of `send` for AllToAll, size-1 shards for AllGather (a
-  // ring forwards the others' shards), the buffer for Broadcast.
+  // ring forwards the others' shards), for Broadcast the buffer on its root and nothing elsewhere.
   int64_t bytes_sent() const { return bytes_sent_; }
 
  private:
+  // Called with checked arguments, never with empty tensors, on kMeta or when the size is 1.
   virtual void DoAllToAll(const Tensor& send, Tensor recv, Stream& stream) = 0;
   virtual void DoAllGather(const Tensor& shard, Tensor full, Stream& stream) = 0;
   virtual void DoBroadcast(Tensor buffer, int root, Stream& stream) = 0;

@@ -1,10 +1,14 @@
 #ifndef PANTHERA_RUNTIME_COMM_HOST_GROUP_H_
 #define PANTHERA_RUNTIME_COMM_HOST_GROUP_H_
 
+#include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "absl/status/status.h"
+
+#include "runtime/base/check.h"
 
 namespace panthera {
 
@@ -30,6 +34,21 @@ class HostGroup {
 // lowest rank that has one. Ranks that disagree about going on would wait for each other for ever:
 // every decision that rests on a rank's own view of files or memory passes through here.
 absl::Status Agree(HostGroup& group, const absl::Status& status);
+
+// Every rank's value, in rank order. T is a number or a struct without pointers; all ranks run the
+// same binary, so its bytes mean the same everywhere.
+template <typename T>
+std::vector<T> AllGatherValue(HostGroup& group, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  const std::vector<std::string> all =
+      group.AllGather(std::string(reinterpret_cast<const char*>(&value), sizeof(T)));
+  std::vector<T> values(all.size());
+  for (size_t r = 0; r < all.size(); ++r) {
+    CHECK_EQ(all[r].size(), sizeof(T)) << "from rank " << r;
+    std::memcpy(&values[r], all[r].data(), sizeof(T));
+  }
+  return values;
+}
 
 }  // namespace panthera
 

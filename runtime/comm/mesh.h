@@ -2,6 +2,7 @@
 #define PANTHERA_RUNTIME_COMM_MESH_H_
 
 #include "absl/status/statusor.h"
+
 #include "runtime/base/fields.h"
 
 namespace panthera {
@@ -11,7 +12,8 @@ struct ParallelOptions {
   int64_t tensor = 1;
 
   void VisitFields(FieldVisitor& visit) {
-    visit.Int({"data", "data-parallel ranks; 0: all ranks divided by `tensor`"}, data, {0, 1 << 20});
+    visit.Int({"data", "data-parallel ranks; 0: all ranks divided by `tensor`"}, data,
+              {0, 1 << 20});
     visit.Int({"tensor", "tensor-parallel ranks that share each layer"}, tensor, {1, 1 << 10});
   }
 };

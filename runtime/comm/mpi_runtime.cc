@@ -1,0 +1,38 @@
+#include "runtime/comm/mpi_runtime.h"
+
+#include <mpi.h>
+
+#include <cstdlib>
+
+#include "runtime/base/check.h"
+#include "runtime/comm/mpi_check.h"
+
+namespace panthera {
+
+MpiRuntime::MpiRuntime() {
+  int initialized = 0;
+  CHECK_MPI(MPI_Initialized(&initialized));
+  CHECK_EQ(initialized, 0) << "one MpiRuntime per process";
+  // Several threads may call MPI: a watchdog aborts while another thread waits for peers.
+  int provided = MPI_THREAD_SINGLE;
+  CHECK_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided));
+  CHECK_EQ(provided, MPI_THREAD_MULTIPLE) << "this MPI library was built without threads";
+  // Communicators made from this one inherit the handler.
+  CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+  CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
+  CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
+  MPI_Comm host = MPI_COMM_NULL;
+  CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host));
+  CHECK_MPI(MPI_Comm_rank(host, &local_rank_));
+  CHECK_MPI(MPI_Comm_size(host, &local_size_));
+  CHECK_MPI(MPI_Comm_free(&host));
+}
+
+MpiRuntime::~MpiRuntime() { CHECK_MPI(MPI_Finalize()); }
+
+void MpiRuntime::Abort(int exit_code) const {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace panthera

@@ -1,0 +1,52 @@
+// Tensors that own their memory, for tests.
+#ifndef PANTHERA_TESTS_SUPPORT_RANDOM_TENSOR_H_
+#define PANTHERA_TESTS_SUPPORT_RANDOM_TENSOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/base/dtype.h"
+#include "runtime/base/shape.h"
+#include "runtime/device/tensor.h"
+
+namespace panthera::testing {
+
+// A tensor in CPU memory of exactly its size, so that a sanitizer sees every access outside it.
+// Filled with bytes 0xFF (NaN in every float type) until written to.
+class HostTensor {
+ public:
+  HostTensor(const Shape& shape, DType dtype);
+  HostTensor(HostTensor&&) = default;
+  HostTensor& operator=(HostTensor&&) = default;
+
+  const Tensor& tensor() const { return tensor_; }
+  operator Tensor() const { return tensor_; }  // NOLINT(google-explicit-constructor)
+
+ private:
+  std::vector<std::byte> bytes_;
+  Tensor tensor_;
+};
+
+HostTensor Zeros(const Shape& shape, DType dtype);
+// Normal values of mean 0 and the given deviation, rounded to dtype. Equal seeds give equal values.
+HostTensor RandomTensor(const Shape& shape, DType dtype, uint64_t seed, double deviation = 1);
+// Uniform integers in [0, end), kI32.
+HostTensor RandomTokens(int64_t count, int64_t end, uint64_t seed);
+// The values, rounded to dtype.
+HostTensor FromDoubles(std::span<const double> values, const Shape& shape, DType dtype);
+HostTensor FromTokens(std::span<const int32_t> tokens);
+HostTensor CopyOf(const Tensor& tensor);
+// A tensor of kMeta: shape and dtype without data.
+Tensor MetaTensor(const Shape& shape, DType dtype);
+
+// The elements of a float or kI32 tensor.
+std::vector<double> ToDoubles(const Tensor& tensor);
+
+// Doubles of the same distribution, for references that need no rounding.
+std::vector<double> RandomDoubles(int64_t count, uint64_t seed, double deviation = 1);
+
+}  // namespace panthera::testing
+
+#endif  // PANTHERA_TESTS_SUPPORT_RANDOM_TENSOR_H_
