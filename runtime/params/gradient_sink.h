@@ -32,7 +32,8 @@ class GradientSink {
   virtual void GroupComplete(GroupId group) = 0;
 };
 
-// One target for several parameters that ParameterStore::FusedRows joins.
+// One target for several parameters that ParameterStore::FusedRows joins, with all their rows. They
+// must always be written together: a sink that would overwrite one and add to another is a bug.
 GradientTarget FusedTarget(GradientSink& sink, std::span<const ParamId> ids);
 
 }  // namespace panthera

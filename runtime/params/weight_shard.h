@@ -12,7 +12,7 @@ namespace panthera {
 // How a parameter is kept. The first part of each name is what layers read.
 enum class WeightStorage : uint8_t {
   kFp32,          // fp32
-  kBf16Plus8,     // bf16 (rounded to nearest) and a signed 8-bit remainder: 24 bits of an fp32
+  kBf16Plus8,     // bf16 (nearest) and a signed 8-bit remainder: the upper 24 bits of an fp32
   kBf16,          // bf16 alone, rounded stochastically at each update
   kBf16PlusFp32,  // bf16 and an fp32 master copy, of which each rank holds its shard
 };
@@ -27,6 +27,12 @@ constexpr DType ValueDType(WeightStorage storage) {
 }
 
 // A rank's part of a flat group with all the precision that is stored. Views.
+//
+// With kBf16Plus8 the upper 24 bits of the fp32 pattern, as an integer, are 256 * bf16 + remainder
+// with -128 <= remainder <= 127, so every value that is not a NaN comes back bit for bit. That
+// makes the bf16 part the nearest one with ties away from zero: rounding ties to even would need a
+// remainder of +128. A master copy split into bf16 and an 8-bit correction is also what Gonzalez
+// Ortiz et al. use ("FlashOptim", arXiv:2602.23349, 2026), there with a scaled correction.
 struct WeightShard {
   WeightStorage storage = WeightStorage::kFp32;
   Tensor values;                    // [n], ValueDType(storage)
@@ -34,8 +40,11 @@ struct WeightShard {
   std::optional<Tensor> master;     // [n] fp32, with kBf16PlusFp32
 };
 
-// Where the random bits of stochastic rounding come from: Philox with this key; the counter of an
-// element is (element index in its logical tensor, `stream`). The same on every rank and device.
+// Where the random bits of stochastic rounding come from, the same on every rank and device:
+// element i of a logical tensor draws word i % 4 of Philox4x32(key, i / 4, stream), and uses its
+// lowest 16 bits (kBf16) or 8 bits (kBf16Plus8). Stochastic rounding adds them to the fp32 pattern,
+// below the bits that are kept, and truncates: the expected value is the value (except beyond the
+// largest finite one, where it becomes infinite). NaNs lose their payload.
 struct RoundingBits {
   uint64_t key = 0;
   uint64_t stream = 0;
@@ -52,8 +61,7 @@ void WriteWeights(const WeightShard& shard, int64_t begin, int64_t count, const 
                   int64_t param_begin, const RoundingBits& bits);
 
 // As WriteWeights but rounding to nearest; for initial values.
-void WriteWeightsToNearest(const WeightShard& shard, int64_t begin, int64_t count,
-                           const float* in);
+void WriteWeightsToNearest(const WeightShard& shard, int64_t begin, int64_t count, const float* in);
 
 }  // namespace panthera
 
