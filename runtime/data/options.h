@@ -15,10 +15,12 @@ struct DataSource {
   double weight = 1;
 
   void VisitFields(FieldVisitor& visit) {
-    visit.Text({"path", "Megatron .bin/.idx pair (named with or without ending) or llm.c .bin file"},
-               path);
-    visit.Real({"weight", "share of the samples, relative to the other sources; with one source "
-                          "every sample is used once per epoch"},
+    visit.Text(
+        {"path", "Megatron .bin/.idx pair (named with or without ending) or llm.c .bin file"},
+        path);
+    visit.Real({"weight",
+                "share of the samples, relative to the other sources; with one source "
+                "every sample is used once per epoch"},
                weight, {1e-9, 1e9});
   }
 };
