@@ -1,0 +1,46 @@
+#ifndef PANTHERA_RUNTIME_METRICS_STEP_METRICS_H_
+#define PANTHERA_RUNTIME_METRICS_STEP_METRICS_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+
+namespace panthera {
+
+// What one optimizer step reports, for the whole job. What a step did not measure is absent. Shares
+// are fractions of `step_seconds`, between 0 and 1, on rank 0.
+struct StepMetrics {
+  int64_t step = 0;         // counted from 1: steps done
+  int64_t total_steps = 0;  // of the whole run
+  int64_t tokens = 0;       // trained on since the run began
+  double loss_nats = 0;     // mean over the step's tokens
+  std::optional<double> validation_loss_nats;
+  double learning_rate = 0;
+  std::optional<double> gradient_norm;
+  double step_seconds = 0;
+  double tokens_per_second = 0;  // of all ranks together
+  std::optional<double> gemm_share;
+  std::optional<double> communication_share;
+  std::optional<double> data_share;
+  int64_t bytes_sent = 0;  // by all ranks in this step
+  // The largest absolute component of the input embedding: rare tokens' rows can grow to
+  // 1 / weight_decay under sign-based optimizers.
+  std::optional<double> embedding_max;
+  int64_t skipped_steps = 0;  // since the run began, for values that were not finite
+};
+
+// Where steps are reported to.
+class MetricsSink {
+ public:
+  MetricsSink() = default;
+  MetricsSink(const MetricsSink&) = delete;
+  MetricsSink& operator=(const MetricsSink&) = delete;
+  virtual ~MetricsSink() = default;
+
+  virtual absl::Status Report(const StepMetrics& metrics) = 0;
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_RUNTIME_METRICS_STEP_METRICS_H_
