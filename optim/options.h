@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "runtime/base/fields.h"
 #include "runtime/params/weight_shard.h"
 
@@ -62,14 +63,16 @@ struct ScheduleOptions {
 
   void VisitFields(FieldVisitor& visit) {
     visit.Enum({"kind", "shape of the learning rate's course"}, kind);
-    visit.Int({"warmup_steps", "optimizer steps of linear warm-up from 0 (cosine, "
-                               "warmup_stable_decay)"},
+    visit.Int({"warmup_steps",
+               "optimizer steps of linear warm-up from 0 (cosine, "
+               "warmup_stable_decay)"},
               warmup_steps, {});
     visit.Int({"decay_steps", "length of the final decay (warmup_stable_decay)"}, decay_steps, {});
     visit.Real({"final_factor", "factor at the last step (cosine, warmup_stable_decay)"},
                final_factor, {0, 1});
-    visit.Records({"points", "corners of the piecewise-linear course; before the first point the "
-                             "line comes from (0, 0), after the last it stays constant"},
+    visit.Records({"points",
+                   "corners of the piecewise-linear course; before the first point the "
+                   "line comes from (0, 0), after the last it stays constant"},
                   points);
   }
 };
@@ -93,15 +96,18 @@ struct OptimOptions {
                {0, 100});
     visit.Real({"weight_decay", "decoupled decay of matrices and embeddings"}, weight_decay,
                {0, 100});
-    visit.Real({"beta1", "Tiger: the momentum's only decay (default 0.965); Lion: of the "
-                         "interpolation (0.95); AdamW: of the first moment (0.9); -1: the default"},
+    visit.Real({"beta1",
+                "Tiger: the momentum's only decay (default 0.965); Lion: of the "
+                "interpolation (0.95); AdamW: of the first moment (0.9); -1: the default"},
                beta1, {-1, 1});
-    visit.Real({"beta2", "Lion: of the momentum (0.98); AdamW: of the second moment (0.95); -1: "
-                         "the default; Tiger has none"},
+    visit.Real({"beta2",
+                "Lion: of the momentum (0.98); AdamW: of the second moment (0.95); -1: "
+                "the default; Tiger has none"},
                beta2, {-1, 1});
     visit.Real({"epsilon", "AdamW: added to the root of the second moment"}, epsilon, {0, 1});
-    visit.Real({"clip_norm", "largest norm of the global gradient; 0: no clipping; needs accumulate "
-                             "= \"gradient\""},
+    visit.Real({"clip_norm",
+                "largest norm of the global gradient; 0: no clipping; needs accumulate "
+                "= \"gradient\""},
                clip_norm, {});
     visit.Enum({"accumulate", "where the micro-steps of a step are summed"}, accumulate);
     visit.Enum({"weights", "how parameters are stored; fp32 computes in fp32, the others in bf16"},

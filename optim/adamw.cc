@@ -1,0 +1,98 @@
+#include "optim/adamw.h"
+
+#include <cmath>
+
+#include "optim/shard_blocks.h"
+#include "runtime/base/simd.h"
+
+namespace panthera {
+namespace {
+
+struct AdamWFactors {
+  float gradient_scale;
+  float keep1;
+  float take1;
+  float keep2;
+  float take2;
+  float correction1;  // 1 / (1 - beta1^t)
+  float correction2;  // 1 / (1 - beta2^t)
+  float epsilon;
+  float rate;
+};
+
+PANTHERA_SIMD void AdamWStep(const AdamWFactors& factors, float decay, const float* gradient,
+                             int64_t count, float* moment1, float* moment2, float* theta) {
+  const AdamWFactors f = factors;
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = f.gradient_scale * gradient[i];
+    moment1[i] = f.keep1 * moment1[i] + f.take1 * g;
+    moment2[i] = f.keep2 * moment2[i] + f.take2 * (g * g);
+    const float scale = std::sqrt(moment2[i] * f.correction2) + f.epsilon;
+    const float direction = moment1[i] * f.correction1 / scale;
+    theta[i] -= f.rate * (direction + decay * theta[i]);
+  }
+}
+
+AdamWFactors Factors(const OptimOptions& options, const StepInput& input) {
+  const auto t = static_cast<double>(input.step + 1);
+  return {input.gradient_scale,
+          static_cast<float>(options.beta1),
+          static_cast<float>(1 - options.beta1),
+          static_cast<float>(options.beta2),
+          static_cast<float>(1 - options.beta2),
+          static_cast<float>(1 / (1 - std::pow(options.beta1, t))),
+          static_cast<float>(1 / (1 - std::pow(options.beta2, t))),
+          static_cast<float>(options.epsilon),
+          static_cast<float>(input.learning_rate)};
+}
+
+}  // namespace
+
+AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
+             Communicator& data_parallel)
+    : Optimizer(options, store, data_parallel),
+      moment1_(ctx, store, "moment1",
+               options.momentum == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32),
+      moment2_(ctx, store, "moment2", DType::kF32) {}
+
+void AdamW::Step(Context& ctx, const StepInput& input) {
+  const AdamWFactors factors = Factors(options(), input);
+  for (int i = 0; i < store().num_groups(); ++i) {
+    const GroupId group{i};
+    const Tensor& gradients = gradient(group, input);
+    if (ctx.device().is_meta()) {
+      continue;
+    }
+    const WeightShard weights = store().shard(group);
+    const Tensor& state1 = moment1_.shard(group);
+    const Tensor& state2 = moment2_.shard(group);
+    ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      const RoundingBits bits = rounding_bits(block.param, input);
+      float theta[kChunkElements];
+      float moment1[kChunkElements];
+      float moment2[kChunkElements];
+      ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+        const int64_t begin = block.shard_begin + offset;
+        LoadFloats(state1, begin, count, moment1);
+        LoadFloats(state2, begin, count, moment2);
+        ReadWeights(weights, begin, count, theta);
+        AdamWStep(factors, decay(block.param), gradients.data<float>() + begin, count, moment1,
+                  moment2, theta);
+        StoreState(state1, begin, count, moment1);
+        StoreState(state2, begin, count, moment2);
+        WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
+      });
+    });
+  }
+}
+
+void AdamW::ForEachState(StateVisitor visit) const {
+  for (int i = 0; i < store().num_groups(); ++i) {
+    visit(moment1_.name(), GroupId{i}, moment1_.shard(GroupId{i}));
+  }
+  for (int i = 0; i < store().num_groups(); ++i) {
+    visit(moment2_.name(), GroupId{i}, moment2_.shard(GroupId{i}));
+  }
+}
+
+}  // namespace panthera

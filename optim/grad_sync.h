@@ -1,0 +1,116 @@
+#ifndef PANTHERA_OPTIM_GRAD_SYNC_H_
+#define PANTHERA_OPTIM_GRAD_SYNC_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "optim/block_sums.h"
+#include "optim/optimizer.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/buffer.h"
+#include "runtime/math/context.h"
+#include "runtime/params/gradient_sink.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// Takes the gradients of a model's backward passes to the optimizer: holds them, exchanges them
+// between data-parallel ranks when a group is complete, and sums them in fp32 in rank order.
+//
+//   for each of k micro-steps:
+//     BeginMicroStep(i, k); backward pass through Target and GroupComplete; FinishMicroStep();
+//   optimizer.Step with gradient_shards()
+//
+// Accumulation::kGradient   Each rank adds its k gradients in one fp32 buffer of all parameters.
+//                           During the last micro-step each complete group is exchanged, and the
+//                           mean over micro-steps and ranks of this rank's shard ends in that
+//                           buffer.
+// Accumulation::kMomentum   Gradients live in two slots, as large as the two largest sharded
+// groups;
+//                           a group holds one from its first Target to its GroupComplete, which
+//                           exchanges it and folds it into the optimizer's momentum. A tied
+//                           embedding table holds one through the whole backward pass, so other
+//                           groups must complete one after the other.
+//
+// Replicated groups are small and have memory of their own. Gradients travel in the dtype of the
+// group's values; a bf16 group is rounded once, to nearest, when it is sent. With one rank nothing
+// is staged, rounded or copied. Padding is never part of a result.
+class GradSync final : public GradientSink {
+ public:
+  // All references must outlive this object; `optimizer` is used with kMomentum only. Allocates all
+  // memory.
+  GradSync(Accumulation accumulate, Context& ctx, const ParameterStore& store,
+           Communicator& data_parallel, Optimizer& optimizer);
+
+  // Micro-step `micro`, counted from 0, of the `micro_steps` of an optimizer step.
+  void BeginMicroStep(int64_t micro, int64_t micro_steps);
+  // The first contribution of an optimizer step (kGradient) or micro-step (kMomentum) overwrites.
+  GradientTarget Target(ParamId id) override;
+  // Once per group and micro-step, in the same order on every rank. Parameters that no Target asked
+  // for have gradient zero. May block on the peers.
+  void GroupComplete(GroupId group) override;
+  // All groups must be complete. After the last micro-step the gradient norm is known. May block on
+  // the peers.
+  void FinishMicroStep();
+
+  // The mean gradient's shard: [shard_elements] fp32. kGradient only; valid from the last
+  // FinishMicroStep to the next BeginMicroStep.
+  Tensor gradient_shard(GroupId id) const;
+  // All of them by GroupId::index, as StepInput takes them; empty with kMomentum.
+  std::span<const Tensor> gradient_shards() const { return shards_; }
+
+  // The Euclidean norm over all parameters of
+  //   kGradient   the mean gradient over micro-steps and ranks, before clipping;
+  //   kMomentum   each micro-step's mean gradient over ranks, of which the root mean square over
+  //   the
+  //               micro-steps is taken. With k > 1 it is larger than the above: the noise of
+  //               the micro-steps does not average out.
+  // The same bits on every rank, and for every number of ranks given equal gradients. 0 on kMeta.
+  double gradient_norm() const { return gradient_norm_; }
+
+ private:
+  static constexpr int kNobody = -1;
+
+  // Memory for one group's local gradient.
+  struct Slot {
+    Buffer buffer;
+    int holder = kNobody;  // GroupId::index
+  };
+
+  bool last_micro_step() const { return micro_ + 1 == micro_steps_; }
+  void AllocateSlots();
+  void AllocateStaging();
+  // Where this rank's gradient of a group lies: [elements] fp32. Claims a slot if need be.
+  Tensor LocalGradient(GroupId id);
+  Slot& ClaimSlot(GroupId id);
+  void ReleaseSlot(GroupId id);
+  void ZeroUnwritten(GroupId id);
+  // Every rank's gradient for this rank's shard: [ranks, shard_elements].
+  Tensor Exchange(GroupId id, const Tensor& local);
+  void ReduceIntoShard(GroupId id, const Tensor& local);
+
+  const Accumulation accumulate_;
+  Context& ctx_;
+  const ParameterStore& store_;
+  Communicator& data_parallel_;
+  Optimizer& optimizer_;
+
+  // One per group with kGradient; with kMomentum the replicated groups' only.
+  std::vector<Buffer> own_;
+  std::vector<Slot> slots_;
+  Buffer send_;
+  Buffer receive_;
+  std::vector<Tensor> shards_;
+  BlockSums squares_;
+
+  std::vector<bool> written_;   // by ParamId
+  std::vector<bool> complete_;  // by GroupId
+  int64_t micro_ = 0;
+  int64_t micro_steps_ = 0;
+  double gradient_norm_ = 0;
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_GRAD_SYNC_H_

@@ -1,0 +1,76 @@
+#include "optim/lion.h"
+
+#include "optim/shard_blocks.h"
+#include "runtime/base/simd.h"
+
+namespace panthera {
+namespace {
+
+struct LionFactors {
+  float gradient_scale;
+  float keep_for_sign;
+  float take_for_sign;
+  float keep;
+  float take;
+  float rate;
+};
+
+PANTHERA_SIMD void LionStep(const LionFactors& factors, float decay, const float* gradient,
+                            int64_t count, float* momentum, float* theta) {
+  const LionFactors f = factors;
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = f.gradient_scale * gradient[i];
+    const float blend = f.keep_for_sign * momentum[i] + f.take_for_sign * g;
+    const float sign = (blend > 0 ? 1.0F : 0.0F) - (blend < 0 ? 1.0F : 0.0F);
+    theta[i] -= f.rate * (sign + decay * theta[i]);
+    momentum[i] = f.keep * momentum[i] + f.take * g;
+  }
+}
+
+}  // namespace
+
+Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
+           Communicator& data_parallel)
+    : Optimizer(options, store, data_parallel),
+      momentum_(ctx, store, "momentum",
+                options.momentum == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32) {}
+
+void Lion::Step(Context& ctx, const StepInput& input) {
+  const LionFactors factors = {input.gradient_scale,
+                               static_cast<float>(options().beta1),
+                               static_cast<float>(1 - options().beta1),
+                               static_cast<float>(options().beta2),
+                               static_cast<float>(1 - options().beta2),
+                               static_cast<float>(input.learning_rate)};
+  for (int i = 0; i < store().num_groups(); ++i) {
+    const GroupId group{i};
+    const Tensor& gradients = gradient(group, input);
+    if (ctx.device().is_meta()) {
+      continue;
+    }
+    const WeightShard weights = store().shard(group);
+    const Tensor& state = momentum_.shard(group);
+    ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      const RoundingBits bits = rounding_bits(block.param, input);
+      float theta[kChunkElements];
+      float momentum[kChunkElements];
+      ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+        const int64_t begin = block.shard_begin + offset;
+        LoadFloats(state, begin, count, momentum);
+        ReadWeights(weights, begin, count, theta);
+        LionStep(factors, decay(block.param), gradients.data<float>() + begin, count, momentum,
+                 theta);
+        StoreState(state, begin, count, momentum);
+        WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
+      });
+    });
+  }
+}
+
+void Lion::ForEachState(StateVisitor visit) const {
+  for (int i = 0; i < store().num_groups(); ++i) {
+    visit(momentum_.name(), GroupId{i}, momentum_.shard(GroupId{i}));
+  }
+}
+
+}  // namespace panthera

@@ -1,0 +1,71 @@
+#include "optim/optimizer.h"
+
+#include <string>
+
+#include "optim/adamw.h"
+#include "optim/lion.h"
+#include "optim/tiger.h"
+#include "runtime/base/check.h"
+
+namespace panthera {
+namespace {
+
+// 64-bit FNV-1a (Fowler, Noll, Vo): the same number in every build and on every machine.
+uint64_t HashName(const std::string& name) {
+  uint64_t hash = 0xCBF29CE484222325U;
+  for (const char c : name) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
+  }
+  return hash;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store,
+                     Communicator& data_parallel)
+    : options_(options), store_(store), data_parallel_(data_parallel) {
+  for (int i = 0; i < store.num_params(); ++i) {
+    name_hashes_.push_back(HashName(store.spec(ParamId{i}).name));
+  }
+}
+
+void Optimizer::FoldGradient(Context& /*ctx*/, GroupId /*group*/, const Tensor& /*contributions*/,
+                             const FoldInput& /*input*/) {
+  CHECK(false) << EnumName(options_.algorithm) << " cannot fold gradients into its state";
+}
+
+float Optimizer::decay(ParamId id) const {
+  const ParamKind kind = store_.spec(id).kind;
+  const bool decays = kind == ParamKind::kMatrix || kind == ParamKind::kEmbedding;
+  return decays ? static_cast<float>(options_.weight_decay) : 0.0F;
+}
+
+RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
+  return {name_hashes_[static_cast<size_t>(id.index)] ^ input.rounding_key,
+          static_cast<uint64_t>(input.step)};
+}
+
+const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {
+  CHECK_EQ(input.gradients.size(), static_cast<size_t>(store_.num_groups()))
+      << "this step needs the gradients of all groups";
+  const Tensor& gradient = input.gradients[static_cast<size_t>(id.index)];
+  CHECK_SHAPE(gradient, store_.layout(id).shard_elements);
+  CHECK_EQ(gradient.dtype(), DType::kF32);
+  return gradient;
+}
+
+std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
+                                           ParameterStore& store, Communicator& data_parallel) {
+  switch (options.algorithm) {
+    case Algorithm::kTiger:
+      return std::make_unique<Tiger>(options, ctx, store, data_parallel);
+    case Algorithm::kLion:
+      return std::make_unique<Lion>(options, ctx, store, data_parallel);
+    case Algorithm::kAdamW:
+      return std::make_unique<AdamW>(options, ctx, store, data_parallel);
+  }
+  CHECK(false) << static_cast<int>(options.algorithm);
+  return nullptr;
+}
+
+}  // namespace panthera

@@ -1,0 +1,105 @@
+#ifndef PANTHERA_OPTIM_OPTIMIZER_H_
+#define PANTHERA_OPTIM_OPTIMIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+#include "optim/options.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+enum class MicroStepPlace : uint8_t {
+  kFirst,  // the first micro-step of an optimizer step
+  kLater,
+};
+
+struct FoldInput {
+  MicroStepPlace place = MicroStepPlace::kFirst;
+  // What each rank's gradient counts: 1 / (micro-steps per step * ranks) makes their sum the mean.
+  double weight = 1;
+  // If given, [blocks of the shard] double: receives, for each block, the sum of squares of
+  // sum_r contributions[r], without weight. kFirst overwrites, kLater adds.
+  Tensor squares;
+};
+
+struct StepInput {
+  // Optimizer steps taken before this one. AdamW's bias correction and the random bits of rounding
+  // depend on it.
+  int64_t step = 0;
+  // Scheduled. Tiger: relative to the scale of each tensor; Lion, AdamW: absolute.
+  double learning_rate = 0;
+  // The mean gradient's shards, [shard_elements] fp32, by GroupId::index. Empty if gradients were
+  // folded into the momentum.
+  std::span<const Tensor> gradients;
+  // Multiplies the gradients; clipping.
+  float gradient_scale = 1;
+  // Another key, other roundings (bf16 and bf16+8 weights).
+  uint64_t rounding_key = 0;
+};
+
+// Updates this rank's shards of all parameters. Owns the state: tensors like the shards, one or
+// two.
+//
+// All arithmetic is fp32, element by element, and sums go over the fixed blocks of ParameterStore:
+// weights and state have the same bits for every number of threads and of data-parallel ranks,
+// given equal gradients. State smaller than 2^-126 in magnitude is stored as 0: otherwise decaying
+// momentum gets stuck at the bottom of the subnormal range, and its sign pushes rarely seen
+// embedding rows for ever.
+//
+// Memory is allocated at construction. On kMeta nothing is computed.
+class Optimizer {
+ public:
+  // The references must outlive the optimizer; the store must be allocated.
+  Optimizer(const OptimOptions& options, ParameterStore& store, Communicator& data_parallel);
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+  virtual ~Optimizer() = default;
+
+  // Adds the gradients of one micro-step to the momentum of a group's shard; for algorithms that
+  // take Accumulation::kMomentum.
+  //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
+  virtual void FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
+                            const FoldInput& input);
+
+  // One step on all groups. Writes this rank's shards only: ParameterStore::Publish follows. Tiger
+  // may block on the peers.
+  virtual void Step(Context& ctx, const StepInput& input) = 0;
+
+  // Visits every state tensor: its name ("momentum", "moment1", "moment2"), the group, and this
+  // rank's shard [shard_elements], fp32 or bf16. For checkpoints, which may write to it.
+  using StateVisitor = absl::FunctionRef<void(const char* name, GroupId group, Tensor shard)>;
+  virtual void ForEachState(StateVisitor visit) const = 0;
+
+ protected:
+  const OptimOptions& options() const { return options_; }
+  ParameterStore& store() const { return store_; }
+  Communicator& data_parallel() const { return data_parallel_; }
+  // The decay of a parameter: optim.weight_decay for matrices and embeddings, 0 for gains and
+  // biases.
+  float decay(ParamId id) const;
+  // Where the random bits for rounding a parameter come from: key and name are hashed together.
+  RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
+  // The gradient shard of a group for algorithms that need one.
+  const Tensor& gradient(GroupId id, const StepInput& input) const;
+
+ private:
+  OptimOptions options_;
+  ParameterStore& store_;
+  Communicator& data_parallel_;
+  std::vector<uint64_t> name_hashes_;
+};
+
+// `options` must have been finished.
+std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
+                                           ParameterStore& store, Communicator& data_parallel);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_OPTIMIZER_H_

@@ -1,0 +1,69 @@
+#include "optim/options.h"
+
+#include "absl/strings/str_format.h"
+
+#include "runtime/base/status_macros.h"
+
+namespace panthera {
+namespace {
+
+constexpr double kUnset = -1;
+
+// Replaces kUnset by the default and refuses what is no decay rate.
+absl::Status FinishBeta(const char* key, double default_value, double& beta) {
+  if (beta == kUnset) {
+    beta = default_value;
+  }
+  if (!(beta >= 0 && beta < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s = %g must be at least 0 and below 1, or -1 for the default %g", key,
+                        beta, default_value));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FinishBetas(OptimOptions& options) {
+  switch (options.algorithm) {
+    case Algorithm::kTiger:
+      if (options.beta2 != kUnset) {
+        return absl::InvalidArgumentError(
+            "optim.beta2 is not used by algorithm = \"tiger\", which has one decay: remove it and "
+            "set optim.beta1");
+      }
+      return FinishBeta("optim.beta1", 0.965, options.beta1);
+    case Algorithm::kLion:
+      RETURN_IF_ERROR(FinishBeta("optim.beta1", 0.95, options.beta1));
+      return FinishBeta("optim.beta2", 0.98, options.beta2);
+    case Algorithm::kAdamW:
+      RETURN_IF_ERROR(FinishBeta("optim.beta1", 0.9, options.beta1));
+      return FinishBeta("optim.beta2", 0.95, options.beta2);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status OptimOptions::Finish() {
+  RETURN_IF_ERROR(FinishBetas(*this));
+  if (accumulate == Accumulation::kMomentum && algorithm != Algorithm::kTiger) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("optim.accumulate = \"momentum\" needs algorithm = \"tiger\", because %s "
+                        "needs the averaged "
+                        "gradient of all micro-steps at once: set optim.accumulate = \"gradient\"",
+                        EnumName(algorithm)));
+  }
+  if (accumulate == Accumulation::kMomentum && clip_norm > 0) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "optim.clip_norm = %g needs the whole gradient before the momentum changes: set "
+        "optim.accumulate = \"gradient\" or optim.clip_norm = 0",
+        clip_norm));
+  }
+  if (algorithm == Algorithm::kAdamW && epsilon == 0) {
+    return absl::InvalidArgumentError(
+        "optim.epsilon = 0 divides by zero where a gradient was always zero (unseen tokens): set "
+        "optim.epsilon to a small number such as 1e-8");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace panthera

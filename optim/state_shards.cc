@@ -1,0 +1,94 @@
+#include "optim/state_shards.h"
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "runtime/base/simd.h"
+
+namespace panthera {
+namespace {
+
+PANTHERA_INLINE inline float FlushTiny(float value) {
+  return std::fabs(value) < std::numeric_limits<float>::min() ? 0.0F : value;
+}
+
+PANTHERA_SIMD void LoadBf16(const BF16* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = static_cast<float>(in[i]);
+  }
+}
+
+PANTHERA_SIMD void LoadFp32(const float* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = in[i];
+  }
+}
+
+PANTHERA_SIMD void AddBf16(const BF16* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] += static_cast<float>(in[i]);
+  }
+}
+
+PANTHERA_SIMD void AddFp32(const float* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] += in[i];
+  }
+}
+
+PANTHERA_SIMD void StoreBf16(const float* in, int64_t count, BF16* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = BF16(FlushTiny(in[i]));
+  }
+}
+
+PANTHERA_SIMD void StoreFp32(const float* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = FlushTiny(in[i]);
+  }
+}
+
+PANTHERA_SIMD double SquaresOfRow(const float* in, int64_t count) {
+  return SumTerms(count, [in](int64_t i) PANTHERA_INLINE { return in[i] * in[i]; });
+}
+
+}  // namespace
+
+StateShards::StateShards(Context& ctx, const ParameterStore& store, const char* name, DType dtype)
+    : name_(name) {
+  for (int i = 0; i < store.num_groups(); ++i) {
+    const int64_t elements = store.layout(GroupId{i}).shard_elements;
+    buffers_.emplace_back(ctx.device(), ctx.ledger(), MemoryCategory::kOptimizerState, name,
+                          elements * SizeOf(dtype));
+    shards_.push_back(buffers_.back().View({elements}, dtype));
+  }
+}
+
+void LoadFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
+  if (tensor.dtype() == DType::kBF16) {
+    LoadBf16(tensor.data<BF16>() + begin, count, out);
+  } else {
+    LoadFp32(tensor.data<float>() + begin, count, out);
+  }
+}
+
+void AddFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
+  if (tensor.dtype() == DType::kBF16) {
+    AddBf16(tensor.data<BF16>() + begin, count, out);
+  } else {
+    AddFp32(tensor.data<float>() + begin, count, out);
+  }
+}
+
+void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in) {
+  if (tensor.dtype() == DType::kBF16) {
+    StoreBf16(in, count, tensor.data<BF16>() + begin);
+  } else {
+    StoreFp32(in, count, tensor.data<float>() + begin);
+  }
+}
+
+double SumOfSquares(const float* in, int64_t count) { return SquaresOfRow(in, count); }
+
+}  // namespace panthera

@@ -1,0 +1,39 @@
+#ifndef PANTHERA_OPTIM_STATE_SHARDS_H_
+#define PANTHERA_OPTIM_STATE_SHARDS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/device/buffer.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// One optimizer state of all parameters: for each group a tensor like this rank's shard, zero at
+// first. Owns the memory, entered as optimizer state under `name` (a literal).
+class StateShards {
+ public:
+  StateShards(Context& ctx, const ParameterStore& store, const char* name, DType dtype);
+
+  const char* name() const { return name_; }
+  const Tensor& shard(GroupId id) const { return shards_[static_cast<size_t>(id.index)]; }
+
+ private:
+  const char* name_;
+  std::vector<Buffer> buffers_;
+  std::vector<Tensor> shards_;
+};
+
+// out[i] = element begin + i of an fp32 or bf16 tensor. CPU memory only, as below.
+void LoadFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out);
+// out[i] += element begin + i.
+void AddFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out);
+// Element begin + i = in[i], rounded to nearest (bf16), or 0 where |in[i]| < 2^-126.
+void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in);
+// The sum of in[i]^2: fp32 inside a chunk (see SumTerms).
+double SumOfSquares(const float* in, int64_t count);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_STATE_SHARDS_H_

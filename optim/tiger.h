@@ -1,0 +1,54 @@
+#ifndef PANTHERA_OPTIM_TIGER_H_
+#define PANTHERA_OPTIM_TIGER_H_
+
+#include <vector>
+
+#include "optim/block_sums.h"
+#include "optim/optimizer.h"
+#include "optim/shard_blocks.h"
+#include "optim/state_shards.h"
+
+namespace panthera {
+
+// Tiger (Su Jianlin, "Tiger: a tight-fisted optimizer", https://kexue.fm/archives/9512, and the
+// reference code https://github.com/bojone/tiger): the sign of the momentum is the step.
+//
+//   m     = beta * m + (1 - beta) * g
+//   theta = theta - eta * (sign(m) + lambda * theta)          sign(0) = 0
+//
+// with beta = beta1 and, by kind of parameter,
+//
+//   gain, bias   eta = learning_rate / 2,                     lambda = 0
+//   embedding    eta = learning_rate * RMS(row of theta),     lambda = weight_decay
+//   matrix       eta = learning_rate * RMS(theta),            lambda = weight_decay
+//
+// RMS is the root of the mean square before the update, over the whole logical tensor or row. A
+// matrix of zeros has RMS 0 and never moves.
+//
+// The gradient enters linearly, so micro-steps fold into the momentum as they come: with weight w,
+//   m = (beta in the first micro-step, 1 in later ones) * m + (1 - beta) * w * sum_r g_r.
+class Tiger final : public Optimizer {
+ public:
+  Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
+        Communicator& data_parallel);
+
+  void FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
+                    const FoldInput& input) override;
+  // With gradients, folds them first. Blocks on the peers if any sharded group holds a matrix.
+  void Step(Context& ctx, const StepInput& input) override;
+  void ForEachState(StateVisitor visit) const override;
+
+ private:
+  // Fills in rates_; those of embeddings are multiplied by each row's RMS later.
+  void ComputeRates(Context& ctx, double learning_rate);
+  void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
+                   const StepInput& input);
+
+  StateShards momentum_;
+  BlockSums squares_;          // of the groups that hold matrices
+  std::vector<double> rates_;  // by ParamId
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_TIGER_H_

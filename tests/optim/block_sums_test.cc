@@ -1,0 +1,103 @@
+#include "optim/block_sums.h"
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "optim/shard_blocks.h"
+#include "tests/optim/small_model.h"
+#include "tests/support/rank_harness.h"
+
+namespace panthera {
+namespace {
+
+using testing::AddSmallModel;
+using testing::RankWorld;
+using testing::RunRanks;
+
+TEST(ForEachBlockTest, VisitsEveryElementOnceInBlocks) {
+  for (int ranks = 1; ranks <= 7; ++ranks) {
+    std::mutex mutex;
+    std::map<std::pair<int, int64_t>, int> visits;  // (param, element)
+    RunRanks(ranks, [&](RankWorld& world) {
+      ParameterStore store;
+      AddSmallModel(store);
+      store.Allocate(Device{}, world.ledger(), world.communicator(), WeightStorage::kFp32);
+      for (int g = 0; g < store.num_groups() - 1; ++g) {
+        const GroupLayout& layout = store.layout(GroupId{g});
+        ForEachBlock(store, GroupId{g}, [&](const ShardBlock& block) {
+          const std::lock_guard<std::mutex> lock(mutex);
+          EXPECT_EQ(block.shard_begin, block.index * layout.block_elements);
+          EXPECT_EQ(block.param_begin % layout.block_elements, 0);
+          EXPECT_LE(block.elements, layout.block_elements);
+          EXPECT_EQ(world.rank() * layout.shard_elements + block.shard_begin,
+                    store.offset(block.param) + block.param_begin);
+          for (int64_t i = 0; i < block.elements; ++i) {
+            ++visits[{block.param.index, block.param_begin + i}];
+          }
+        });
+      }
+    });
+    EXPECT_EQ(visits.size(), 13U * 37 + (32 + 5 + 81) * 32 + 90 * 33);
+    for (const auto& [element, count] : visits) {
+      ASSERT_EQ(count, 1) << "param " << element.first << " element " << element.second;
+    }
+  }
+}
+
+// Each block's sum is 1 / (3 + its number in the parameter): adding them in another order than by
+// index changes the last bits.
+double BlockValue(int64_t number) { return 1.0 / static_cast<double>(3 + number); }
+
+TEST(BlockSumsTest, AddInIndexOrderForEveryNumberOfRanks) {
+  for (const int ranks : {1, 2, 3, 4, 7}) {
+    RunRanks(ranks, [](RankWorld& world) {
+      Context ctx(Device{}, world.ledger(), 0);
+      ParameterStore store;
+      AddSmallModel(store);
+      store.Allocate(Device{}, world.ledger(), world.communicator(), WeightStorage::kFp32);
+      BlockSums sums(ctx, store, world.communicator(), "sums", [](GroupId) { return true; });
+      for (int g = 0; g < store.num_groups(); ++g) {
+        double* local = sums.local(GroupId{g}).data<double>();
+        ForEachBlock(store, GroupId{g}, [&](const ShardBlock& block) {
+          local[block.index] =
+              BlockValue(block.param_begin / store.layout(GroupId{g}).block_elements);
+        });
+      }
+      sums.Gather(world.communicator(), world.stream());
+      double total = 0;
+      for (int i = 0; i < store.num_params(); ++i) {
+        const ParamId id{i};
+        const int64_t block = store.layout(store.group_of(id)).block_elements;
+        double expected = 0;
+        for (int64_t b = 0; b < CeilDiv(store.spec(id).shape.elements(), block); ++b) {
+          expected += BlockValue(b);
+        }
+        EXPECT_EQ(sums.ParamSum(id), expected) << store.spec(id).name;
+        total += expected;
+      }
+      EXPECT_EQ(sums.Total(), total);
+    });
+  }
+}
+
+TEST(BlockSumsTest, LeavesOtherGroupsOut) {
+  RunRanks(2, [](RankWorld& world) {
+    Context ctx(Device{}, world.ledger(), 0);
+    ParameterStore store;
+    AddSmallModel(store);
+    store.Allocate(Device{}, world.ledger(), world.communicator(), WeightStorage::kFp32);
+    BlockSums sums(ctx, store, world.communicator(), "sums",
+                   [](GroupId id) { return id == testing::kBlock0; });
+    EXPECT_FALSE(sums.includes(testing::kTable));
+    // q0 1 block, k0 1, up0 3: 5 blocks, 3 of them (with padding) on each rank.
+    EXPECT_EQ(world.ledger().bytes(MemoryCategory::kCommunication), 2 * 3 * 8);
+    EXPECT_EQ(sums.local(testing::kBlock0).elements(), 3);
+  });
+}
+
+}  // namespace
+}  // namespace panthera

@@ -1,0 +1,83 @@
+#include "optim/options.h"
+
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace panthera {
+namespace {
+
+using ::testing::HasSubstr;
+
+OptimOptions Options(Algorithm algorithm, Accumulation accumulate) {
+  OptimOptions options;
+  options.algorithm = algorithm;
+  options.accumulate = accumulate;
+  return options;
+}
+
+TEST(OptimOptionsTest, FillsInTheBetasOfEachAlgorithm) {
+  OptimOptions tiger = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  ASSERT_TRUE(tiger.Finish().ok());
+  EXPECT_EQ(tiger.beta1, 0.965);
+  OptimOptions lion = Options(Algorithm::kLion, Accumulation::kGradient);
+  ASSERT_TRUE(lion.Finish().ok());
+  EXPECT_EQ(lion.beta1, 0.95);
+  EXPECT_EQ(lion.beta2, 0.98);
+  OptimOptions adamw = Options(Algorithm::kAdamW, Accumulation::kGradient);
+  ASSERT_TRUE(adamw.Finish().ok());
+  EXPECT_EQ(adamw.beta1, 0.9);
+  EXPECT_EQ(adamw.beta2, 0.95);
+}
+
+TEST(OptimOptionsTest, KeepsGivenBetasAndIsIdempotent) {
+  OptimOptions lion = Options(Algorithm::kLion, Accumulation::kGradient);
+  lion.beta1 = 0;
+  lion.beta2 = 0.5;
+  ASSERT_TRUE(lion.Finish().ok());
+  ASSERT_TRUE(lion.Finish().ok());
+  EXPECT_EQ(lion.beta1, 0);
+  EXPECT_EQ(lion.beta2, 0.5);
+  OptimOptions tiger = Options(Algorithm::kTiger, Accumulation::kGradient);
+  tiger.clip_norm = 1;
+  ASSERT_TRUE(tiger.Finish().ok());
+  ASSERT_TRUE(tiger.Finish().ok());
+}
+
+TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
+  OptimOptions clip = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  clip.clip_norm = 1;
+  OptimOptions tiger_beta2 = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  tiger_beta2.beta2 = 0.9;
+  OptimOptions one = Options(Algorithm::kLion, Accumulation::kGradient);
+  one.beta2 = 1;
+  OptimOptions negative = Options(Algorithm::kAdamW, Accumulation::kGradient);
+  negative.beta1 = -0.5;
+  OptimOptions epsilon = Options(Algorithm::kAdamW, Accumulation::kGradient);
+  epsilon.epsilon = 0;
+  const struct {
+    OptimOptions options;
+    const char* key;
+    const char* fix;
+  } table[] = {
+      {clip, "optim.clip_norm = 1", "set optim.accumulate = \"gradient\""},
+      {Options(Algorithm::kLion, Accumulation::kMomentum), "lion",
+       "set optim.accumulate = \"gradient\""},
+      {Options(Algorithm::kAdamW, Accumulation::kMomentum), "adamw",
+       "set optim.accumulate = \"gradient\""},
+      {tiger_beta2, "optim.beta2", "set optim.beta1"},
+      {one, "optim.beta2 = 1", "-1 for the default 0.98"},
+      {negative, "optim.beta1 = -0.5", "-1 for the default 0.9"},
+      {epsilon, "optim.epsilon = 0", "1e-8"},
+  };
+  for (const auto& row : table) {
+    OptimOptions options = row.options;
+    const std::string message(options.Finish().message());
+    EXPECT_THAT(message, HasSubstr(row.key));
+    EXPECT_THAT(message, HasSubstr(row.fix));
+  }
+}
+
+}  // namespace
+}  // namespace panthera

@@ -1,0 +1,151 @@
+// Rarely seen embedding rows under Tiger: how long one sighting pushes, and where a constant push
+// ends (Su Jianlin, https://kexue.fm/archives/9736).
+
+#include <cmath>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "runtime/comm/self_communicator.h"
+#include "tests/optim/small_model.h"
+#include "tests/support/reference/optimizers.h"
+
+namespace panthera {
+namespace {
+
+using testing::Elements;
+using testing::EmptyElements;
+using testing::Noise;
+using testing::Worker;
+
+void AddTable(ParameterStore& store) {
+  store.Add(store.AddGroup("embedding", GroupKind::kSharded),
+            {"embed", {1, 768}, ParamKind::kEmbedding});
+}
+
+struct Table {
+  explicit Table(const OptimOptions& options) : worker(Device{}, ledger, comm, options, AddTable) {}
+
+  void SetMomentum(float value) {
+    worker.optimizer->ForEachState([&](const char*, GroupId, Tensor shard) {
+      for (int64_t i = 0; i < shard.elements(); ++i) {
+        if (shard.dtype() == DType::kBF16) {
+          shard.data<BF16>()[i] = BF16(value);
+        } else {
+          shard.data<float>()[i] = value;
+        }
+      }
+    });
+  }
+  float Momentum() {
+    Elements out = EmptyElements(worker.store);
+    worker.CopyState("momentum", out);
+    return out[0][0];
+  }
+  void FoldConstant(float gradient) {
+    worker.Fold(MicroStepPlace::kFirst, 1, 1, [&](ParamId, int64_t, int64_t) { return gradient; });
+  }
+  // Steps with zero gradients until the momentum is zero; -1 if it is not after `limit`.
+  int StepsToZero(int limit) {
+    for (int step = 1; step <= limit; ++step) {
+      FoldConstant(0);
+      if (Momentum() == 0) {
+        return step;
+      }
+    }
+    return -1;
+  }
+
+  MemoryLedger ledger;
+  SelfCommunicator comm;
+  Worker worker;
+};
+
+// ln(1e-6 / 2^-126) / -ln(0.965) = 2063.6 and ln(1e-3 / 2^-126) / -ln(0.965) = 2257.5.
+TEST(OutlierTest, MomentumOfAnUnseenRowEnds) {
+  Table table(testing::OptionsFor(Algorithm::kTiger));
+  table.SetMomentum(1e-6F);
+  EXPECT_EQ(table.StepsToZero(3000), 2064);
+  table.SetMomentum(-1e-3F);
+  EXPECT_EQ(table.StepsToZero(3000), 2258);
+}
+
+TEST(OutlierTest, MomentumInBf16EndsToo) {
+  OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+  options.momentum = MomentumStorage::kBf16;
+  Table table(options);
+  table.SetMomentum(1e-6F);
+  const int steps = table.StepsToZero(3000);
+  EXPECT_GT(steps, 1900);
+  EXPECT_LT(steps, 2200);
+}
+
+// What the rule above avoids: 0.965 * 14 rounds to 14 units of the smallest subnormal.
+TEST(OutlierTest, WithoutTheRuleMomentumWouldStallAboveZero) {
+  float momentum = 1e-6F;
+  for (int step = 0; step < 10000; ++step) {
+    momentum = 0.965F * momentum;
+  }
+  EXPECT_EQ(momentum, 14 * 0x1p-149F);
+}
+
+TEST(OutlierTest, ASeenOnceRowStopsMovingWhenItsMomentumEnds) {
+  OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+  options.weight_decay = 0;
+  Table table(options);
+  table.worker.SetWeights([](ParamId, int64_t) { return 0.036F; });
+  table.FoldConstant(1e-6F / 0.035F);
+  StepInput input;
+  input.learning_rate = 1e-3;
+  Elements before = EmptyElements(table.worker.store);
+  Elements after = before;
+  for (int step = 0; step < 2070; ++step) {
+    table.worker.optimizer->Step(table.worker.ctx, input);
+    table.FoldConstant(0);
+  }
+  table.worker.CopyWeights(before);
+  EXPECT_NE(before[0][0], 0.036F);
+  table.worker.optimizer->Step(table.worker.ctx, input);
+  table.worker.CopyWeights(after);
+  EXPECT_EQ(after, before);
+}
+
+// Constant signs: the row's RMS r follows dr/dt = alpha r (1 - lambda r), so that it reaches 90%
+// of 1 / lambda after ln((1 / (lambda r0) - 1) * 9) / alpha steps, and every component ends at
+// -sign / lambda. With alpha = 0.01 a step is 1% of the way: 3% tolerance in time.
+TEST(OutlierTest, ConstantSignsDriveARowToOneOverLambda) {
+  OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+  options.weight_decay = 0.01;
+  Table table(options);
+  table.worker.SetWeights([](ParamId id, int64_t i) { return 0.036F * Noise(1, id, i); });
+  table.worker.Fold(MicroStepPlace::kFirst, 1, 1, [](ParamId id, int64_t i, int64_t) {
+    return Noise(2, id, i) < 0 ? -1.0F : 1.0F;
+  });
+  const auto row = [&] {
+    Elements weights = EmptyElements(table.worker.store);
+    table.worker.CopyWeights(weights);
+    return std::vector<double>(weights[0].begin(), weights[0].end());
+  };
+  StepInput input;
+  input.learning_rate = 0.01;
+  const double start = testing::reference::Rms(row(), 0, 768);
+  const double predicted = std::log((100 / start - 1) * 9) / 0.01;
+  int reached = 0;
+  for (int step = 1; step <= 3000; ++step) {
+    table.worker.optimizer->Step(table.worker.ctx, input);
+    if (reached == 0 && testing::reference::Rms(row(), 0, 768) >= 90) {
+      reached = step;
+    }
+  }
+  // Components that start against their sign first shrink the RMS: allow their detour.
+  EXPECT_GT(reached, 0.97 * predicted);
+  EXPECT_LT(reached, 1.1 * predicted);
+  const std::vector<double> end = row();
+  for (size_t i = 0; i < end.size(); ++i) {
+    const double sign = Noise(2, ParamId{0}, static_cast<int64_t>(i)) < 0 ? -1 : 1;
+    ASSERT_NEAR(end[i], -100 * sign, 1e-3);
+  }
+}
+
+}  // namespace
+}  // namespace panthera

@@ -1,0 +1,68 @@
+// Parameters of every kind for tests of optimizers, and access to them by logical element.
+#ifndef PANTHERA_TESTS_OPTIM_SMALL_MODEL_H_
+#define PANTHERA_TESTS_OPTIM_SMALL_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+#include "optim/optimizer.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera::testing {
+
+// The embedding is named by its own group; the others follow in this order.
+inline constexpr GroupId kTable{0};
+inline constexpr GroupId kBlock0{1};
+inline constexpr GroupId kBlock1{2};
+inline constexpr GroupId kVectors{3};
+
+// A table of 13 rows of 37; two blocks with matrices below, above and across block boundaries; one
+// gain and one bias.
+void AddSmallModel(ParameterStore& store);
+
+// One value for each logical element: [param][element].
+using Elements = std::vector<std::vector<float>>;
+using ElementFunction = absl::FunctionRef<float(ParamId, int64_t)>;
+
+// The same number in [-1, 1) for the same arguments.
+float Noise(uint64_t seed, ParamId id, int64_t element);
+// A whole number from -8 to 8.
+float SmallInteger(uint64_t seed, ParamId id, int64_t element);
+
+Elements EmptyElements(const ParameterStore& store);
+
+// One rank's parameters and optimizer.
+struct Worker {
+  Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
+         const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add = AddSmallModel);
+
+  // Sets this rank's shards; rounded to nearest.
+  void SetWeights(ElementFunction value);
+  // A tensor like the shard of a group: fp32 [shard_elements] with `value` in the places of
+  // elements and `padding` elsewhere. `memory` keeps it alive.
+  Tensor ShardOf(GroupId group, ElementFunction value, float padding, std::vector<float>& memory);
+  // Folds one micro-step of `ranks` equal parts: contributions[r] = value(param, element, r).
+  void Fold(MicroStepPlace place, double weight, int64_t ranks,
+            absl::FunctionRef<float(ParamId, int64_t, int64_t)> value);
+  // A step with gradients for all groups.
+  void StepWithGradients(StepInput input, ElementFunction value);
+  // Copies this rank's elements, with all stored precision.
+  void CopyWeights(Elements& out);
+  void CopyState(const char* name, Elements& out);
+
+  Communicator& comm;
+  Context ctx;
+  ParameterStore store;
+  std::unique_ptr<Optimizer> optimizer;
+};
+
+// Finished options of an algorithm with the accumulation that suits it.
+OptimOptions OptionsFor(Algorithm algorithm);
+
+}  // namespace panthera::testing
+
+#endif  // PANTHERA_TESTS_OPTIM_SMALL_MODEL_H_
