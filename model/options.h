@@ -1,9 +1,11 @@
 #ifndef PANTHERA_MODEL_OPTIONS_H_
 #define PANTHERA_MODEL_OPTIONS_H_
 
+#include <cmath>
 #include <cstdint>
 
 #include "absl/status/status.h"
+
 #include "runtime/base/fields.h"
 
 namespace panthera {
@@ -62,8 +64,9 @@ struct ModelOptions {
               {1, 1 << 22});
     visit.Int({"sequence_length", "tokens of a training sequence (T)"}, sequence_length,
               {1, 1 << 24});
-    visit.Int({"attention_window", "tokens that a token can see, itself included; 0: all before it"},
-              attention_window, {0, 1 << 24});
+    visit.Int(
+        {"attention_window", "tokens that a token can see, itself included; 0: all before it"},
+        attention_window, {0, 1 << 24});
     visit.Real({"rope_base", "base of the rotary frequencies"}, rope_base, {1, 1e12});
     visit.Real({"norm_epsilon", "added to the mean square in RMSNorm"}, norm_epsilon, {0, 1});
     visit.Enum({"tie", "what the output matrix shares with the input embedding"}, tie);
@@ -74,6 +77,13 @@ struct ModelOptions {
                init_deviation, {0, 10});
     visit.Int({"head_chunk_rows", "rows for which logits exist at a time"}, head_chunk_rows,
               {1, 1 << 24});
+  }
+
+  // The standard deviation of initial matrices that write into the residual stream: scaled so that
+  // the sum of 2 * layers branches keeps the deviation of one (Radford et al., "Language models are
+  // unsupervised multitask learners", 2019).
+  double residual_init_deviation() const {
+    return init_deviation / std::sqrt(2 * static_cast<double>(layers));
   }
 
   // Fills in the zeros that stand for a derived value and checks what single ranges cannot.

@@ -1,0 +1,52 @@
+#ifndef PANTHERA_MODEL_LAYERS_LINEAR_H_
+#define PANTHERA_MODEL_LAYERS_LINEAR_H_
+
+#include <string>
+#include <vector>
+
+#include "runtime/math/context.h"
+#include "runtime/math/gemm.h"
+#include "runtime/params/gradient_sink.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// y = x W^T without bias, W being one logical matrix or several stacked on top of each other
+// (query, key and value projections; gate and up projections). Stacked matrices keep their own
+// names and sums; where they lie next to each other in memory they are multiplied as one.
+class Linear {
+ public:
+  struct Part {
+    std::string name;
+    int64_t rows;
+  };
+
+  // Registers the parts, each [rows, inputs], in `group`.
+  Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts, int64_t inputs,
+         double init_deviation);
+
+  int64_t inputs() const { return inputs_; }
+  int64_t outputs() const { return outputs_; }
+
+  // y = x W^T.  x [N, inputs], y [N, outputs], both of the weights' type; y overwritten.
+  void Forward(Context& ctx, const ParameterStore& params, const Tensor& x, Tensor y) const;
+
+  // Gradient of W: dW (+)= dy^T x, as the sink says.  dy [N, outputs].
+  void BackwardWeights(Context& ctx, const ParameterStore& params, const Tensor& dy,
+                       const Tensor& x, GradientSink& sink) const;
+  // dx = dy W, overwritten.  dx [N, inputs].
+  void BackwardInput(Context& ctx, const ParameterStore& params, const Tensor& dy, Tensor dx) const;
+
+ private:
+  // Calls product(weights, first output column) for each block of weights that is contiguous.
+  template <typename Visit>
+  void ForEachBlock(const ParameterStore& params, Visit visit) const;
+
+  std::vector<ParamId> parts_;
+  int64_t inputs_;
+  int64_t outputs_ = 0;
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_MODEL_LAYERS_LINEAR_H_

@@ -1,0 +1,171 @@
+#include "model/transformer.h"
+
+#include "absl/strings/str_cat.h"
+
+#include "model/ops/embedding.h"
+
+namespace panthera {
+
+// What the forward pass leaves for the backward pass, in arena memory.
+struct Transformer::Features {
+  std::vector<Tensor> inputs;       // x before each block and, last, after all: [N, C]
+  std::vector<Block::Saved> saved;  // of each block; empty when blocks are recomputed
+  Tensor rstd;                      // of the final norm, [N] fp32
+  Tensor output;                    // after the final norm, [N, C]
+};
+
+Transformer::Transformer(const ModelOptions& options, ParameterStore& params)
+    : options_(options),
+      embedding_group_(params.AddGroup("embedding", GroupKind::kSharded)),
+      gains_group_(params.AddGroup("gains", GroupKind::kReplicated)),
+      embedding_(params.Add(embedding_group_, {.name = "model.embed_tokens.weight",
+                                               .shape = {options.vocab_size, options.width},
+                                               .kind = ParamKind::kEmbedding,
+                                               .init_mean = 0,
+                                               .init_deviation = options.init_deviation})),
+      blocks_(MakeBlocks(params)),
+      final_norm_(params, gains_group_, "model.norm.weight", options.width, options.norm_epsilon),
+      output_(options.tie != Tie::kNone ? embedding_
+                                        : params.Add(params.AddGroup("head", GroupKind::kSharded),
+                                                     {.name = "lm_head.weight",
+                                                      .shape = {options.vocab_size, options.width},
+                                                      .kind = ParamKind::kMatrix,
+                                                      .init_mean = 0,
+                                                      .init_deviation = options.init_deviation})),
+      head_(output_, options) {}
+
+std::vector<Block> Transformer::MakeBlocks(ParameterStore& params) const {
+  std::vector<Block> blocks;
+  for (int64_t layer = 0; layer < options_.layers; ++layer) {
+    const GroupId group = params.AddGroup(absl::StrCat("block ", layer), GroupKind::kSharded);
+    blocks.emplace_back(params, group, gains_group_, absl::StrCat("model.layers.", layer),
+                        options_);
+  }
+  return blocks;
+}
+
+void Transformer::Allocate(Device device, MemoryLedger& ledger) {
+  const Shape shape{options_.sequence_length, options_.head_width / 2};
+  const int64_t bytes = shape.elements() * SizeOf(DType::kF32);
+  rotary_memory_ = Buffer(device, ledger, MemoryCategory::kData, "rotary table", 2 * bytes);
+  rotary_ = {.cos = rotary_memory_.View(shape, DType::kF32),
+             .sin = rotary_memory_.View(shape, DType::kF32, bytes)};
+  if (!device.is_meta()) {
+    FillRotaryTable(0, 1, options_.rope_base, rotary_);
+  }
+}
+
+Transformer::Features Transformer::Forward(Context& ctx, const ParameterStore& params,
+                                           const Batch& batch) const {
+  const int64_t sequences = batch.tokens.size(0);
+  const int64_t tokens = batch.tokens.size(1);
+  const int64_t rows = sequences * tokens;
+  const DType dtype = params.value(embedding_).dtype();
+  Arena& arena = ctx.arena();
+  Features features;
+  Tensor x = arena.Allocate({rows, options_.width}, dtype, "embedded tokens");
+  EmbeddingForward(ctx, batch.tokens.Reshape({rows}), params.value(embedding_), x);
+  for (const Block& block : blocks_) {
+    const Tensor y = arena.Allocate(x.shape(), dtype, "block output");
+    if (options_.recompute == Recompute::kNone) {
+      features.saved.push_back(block.Allocate(ctx, sequences, tokens, dtype));
+      block.Forward(ctx, params, rotary_, x, y, features.saved.back());
+    } else {
+      const Arena::Scope scope(arena);
+      block.Forward(ctx, params, rotary_, x, y, block.Allocate(ctx, sequences, tokens, dtype));
+    }
+    features.inputs.push_back(x);
+    x = y;
+  }
+  features.inputs.push_back(x);
+  features.rstd = arena.Allocate({rows}, DType::kF32, "final norm scale");
+  features.output = arena.Allocate(x.shape(), dtype, "final features");
+  final_norm_.Forward(ctx, params, x, features.output, features.rstd);
+  return features;
+}
+
+void Transformer::LossAndGradient(Context& ctx, const ParameterStore& params, const Batch& batch,
+                                  float gradient_scale, Tensor losses, GradientSink& sink) const {
+  const Arena::Scope scope(ctx.arena());
+  const Features features = Forward(ctx, params, batch);
+  const Tensor& x = features.inputs.back();
+  const Tensor dx = ctx.arena().Allocate(x.shape(), x.dtype(), "residual gradient");
+  {
+    const Arena::Scope head_scope(ctx.arena());
+    const Tensor doutput = ctx.arena().Allocate(x.shape(), x.dtype(), "final features gradient");
+    head_.LossAndGradient(ctx, params, features.output, batch.targets.Reshape({x.size(0)}),
+                          gradient_scale, losses, doutput, sink);
+    if (output_ != embedding_) {
+      sink.GroupComplete(params.group_of(output_));
+    }
+    final_norm_.Backward(ctx, params, doutput, x, features.rstd, dx, sink);
+  }
+  BackwardBlocks(ctx, params, batch, features, dx, sink);
+  EmbeddingBackward(ctx, batch.tokens.Reshape({x.size(0)}), dx, sink.Target(embedding_));
+  sink.GroupComplete(embedding_group_);
+  sink.GroupComplete(gains_group_);
+}
+
+void Transformer::BackwardBlocks(Context& ctx, const ParameterStore& params, const Batch& batch,
+                                 const Features& features, Tensor dx, GradientSink& sink) const {
+  const int64_t sequences = batch.tokens.size(0);
+  const int64_t tokens = batch.tokens.size(1);
+  for (size_t layer = blocks_.size(); layer-- > 0;) {
+    const Block& block = blocks_[layer];
+    const Tensor& x = features.inputs[layer];
+    if (options_.recompute == Recompute::kNone) {
+      block.Backward(ctx, params, rotary_, x, features.saved[layer], dx, sink);
+      continue;
+    }
+    const Arena::Scope scope(ctx.arena());
+    const Block::Saved saved = block.Allocate(ctx, sequences, tokens, x.dtype());
+    {
+      const Arena::Scope output_scope(ctx.arena());
+      const Tensor y = ctx.arena().Allocate(x.shape(), x.dtype(), "recomputed block output");
+      block.Forward(ctx, params, rotary_, x, y, saved);
+    }
+    block.Backward(ctx, params, rotary_, x, saved, dx, sink);
+  }
+}
+
+void Transformer::Loss(Context& ctx, const ParameterStore& params, const Batch& batch,
+                       Tensor losses, Tensor correct) const {
+  const Arena::Scope scope(ctx.arena());
+  const int64_t sequences = batch.tokens.size(0);
+  const int64_t tokens = batch.tokens.size(1);
+  const int64_t rows = sequences * tokens;
+  const DType dtype = params.value(embedding_).dtype();
+  const Tensor x = ctx.arena().Allocate({rows, options_.width}, dtype, "embedded tokens");
+  EmbeddingForward(ctx, batch.tokens.Reshape({rows}), params.value(embedding_), x);
+  for (const Block& block : blocks_) {
+    const Arena::Scope block_scope(ctx.arena());
+    block.Forward(ctx, params, rotary_, x, x, block.Allocate(ctx, sequences, tokens, dtype));
+  }
+  const Tensor rstd = ctx.arena().Allocate({rows}, DType::kF32, "final norm scale");
+  const Tensor output = ctx.arena().Allocate(x.shape(), dtype, "final features");
+  final_norm_.Forward(ctx, params, x, output, rstd);
+  head_.Loss(ctx, params, output, batch.targets.Reshape({rows}), losses, correct);
+}
+
+void Transformer::Decode(Context& ctx, const ParameterStore& params, const Tensor& tokens,
+                         KeyValueCache& cache, Tensor logits) const {
+  const Arena::Scope scope(ctx.arena());
+  const int64_t rows = tokens.size(0);
+  const int64_t position = cache.length();
+  CHECK_LE(position + rows, options_.sequence_length);
+  const DType dtype = params.value(embedding_).dtype();
+  const Tensor x = ctx.arena().Allocate({rows, options_.width}, dtype, "decoded tokens");
+  EmbeddingForward(ctx, tokens, params.value(embedding_), x);
+  cache.Extend(rows);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer].Decode(ctx, params, rotary_, position, cache.layer(static_cast<int64_t>(layer)),
+                          x);
+  }
+  const Tensor last = x.Slice(rows - 1, rows);
+  const Tensor rstd = ctx.arena().Allocate({1}, DType::kF32, "final norm scale");
+  const Tensor output = ctx.arena().Allocate(last.shape(), dtype, "final features");
+  final_norm_.Forward(ctx, params, last, output, rstd);
+  head_.Logits(ctx, params, output, logits);
+}
+
+}  // namespace panthera

@@ -1,0 +1,121 @@
+#include "model/ops/embedding.h"
+
+#include <array>
+
+#include "tests/model/ops/op_case.h"
+#include "tests/support/grad_check.h"
+#include "tests/support/random_tensor.h"
+#include "tests/support/reference/embedding.h"
+#include "tests/support/tensor_matchers.h"
+
+namespace panthera::testing {
+namespace {
+
+using EmbeddingTest = OpTest;
+PANTHERA_FOR_FLOAT_TYPES(EmbeddingTest);
+
+TEST_P(EmbeddingTest, ForwardCopiesTheRowsOfTheTokens) {
+  for (const auto& [count, vocabulary, width] :
+       {std::array<int64_t, 3>{1, 1, 1}, {7, 5, 3}, {300, 77, 130}}) {
+    const HostTensor tokens = RandomTokens(count, vocabulary, 1);
+    const HostTensor table = RandomTensor({vocabulary, width}, dtype(), 2);
+    const HostTensor out({count, width}, dtype());
+    EmbeddingForward(ctx, tokens, table, out);
+    EXPECT_TRUE(
+        IsNear(out, reference::Embedding(ToDoubles(tokens), ToDoubles(table.tensor()), width), {}));
+  }
+}
+
+TEST_P(EmbeddingTest, BackwardMatchesTheReference) {
+  for (const auto& [count, vocabulary, width] :
+       {std::array<int64_t, 3>{1, 1, 1}, {7, 5, 3}, {1000, 77, 130}, {64, 1000, 16}}) {
+    const HostTensor tokens = RandomTokens(count, vocabulary, 1);
+    const HostTensor dout = RandomTensor({count, width}, dtype(), 2);
+    const HostTensor dtable({vocabulary, width}, DType::kF32);
+    EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kOverwrite});
+    const std::vector<double> expected =
+        reference::EmbeddingBackward(ToDoubles(tokens), ToDoubles(dout), vocabulary, width);
+    // A sum of at most `count` terms of at most 5 (five deviations), one rounding for each.
+    const double n = static_cast<double>(count);
+    EXPECT_TRUE(IsNear(dtable, expected, {.relative = 0, .absolute = n * u32() * n * 5}));
+    EXPECT_EQ(ctx.arena().used_bytes(), 0);
+  }
+}
+
+// On small integers every order of summation is exact.
+TEST_P(EmbeddingTest, BackwardOnIntegersIsExact) {
+  const HostTensor tokens = FromTokens(std::array<int32_t, 6>{3, 1, 3, 3, 1, 0});
+  const HostTensor dout =
+      FromDoubles(std::array<double, 12>{1, 2, 10, 20, 3, 4, 5, 6, 30, 40, 7, 8}, {6, 2}, dtype());
+  const HostTensor dtable({5, 2}, DType::kF32);
+  EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kOverwrite});
+  EXPECT_TRUE(IsNear(dtable, std::array<double, 10>{7, 8, 40, 60, 0, 0, 9, 12, 0, 0}, {}));
+}
+
+TEST_P(EmbeddingTest, BackwardAddsToWhatIsThereAndLeavesAbsentRowsAlone) {
+  const HostTensor tokens = FromTokens(std::array<int32_t, 3>{2, 0, 2});
+  const HostTensor dout = FromDoubles(std::array<double, 3>{1, 2, 4}, {3, 1}, dtype());
+  const HostTensor dtable =
+      FromDoubles(std::array<double, 4>{100, 200, 300, 400}, {4, 1}, DType::kF32);
+  EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kAdd});
+  EXPECT_TRUE(IsNear(dtable, std::array<double, 4>{102, 200, 305, 400}, {}));
+}
+
+// 1 + 2^-24 + 2^-24 + ... stays 1 in fp32; the other way round the small ones would add up.
+TEST_P(EmbeddingTest, BackwardSumsInTheOrderOfPositions) {
+  std::vector<double> values(1025, 0x1p-24);
+  values[0] = 1;
+  const HostTensor tokens = FromTokens(std::vector<int32_t>(1025, 1));
+  const HostTensor dout = FromDoubles(values, {1025, 1}, dtype());
+  const HostTensor dtable({2, 1}, DType::kF32);
+  EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kOverwrite});
+  EXPECT_EQ(ToDoubles(dtable)[1], 1.0);
+}
+
+TEST_P(EmbeddingTest, BitsDoNotDependOnTheNumberOfThreads) {
+  const HostTensor tokens = RandomTokens(5000, 40, 1);
+  const HostTensor dout = RandomTensor({5000, 96}, dtype(), 2);
+  const HostTensor one({40, 96}, DType::kF32);
+  const HostTensor many({40, 96}, DType::kF32);
+  {
+    const ThreadLimit limit(1);
+    EmbeddingBackward(ctx, tokens, dout, {one, Accumulate::kOverwrite});
+  }
+  for (const int threads : {2, 5}) {
+    const ThreadLimit limit(threads);
+    EmbeddingBackward(ctx, tokens, dout, {many, Accumulate::kOverwrite});
+    EXPECT_TRUE(HasBitsOf(many, one)) << threads << " threads";
+  }
+}
+
+TEST_P(EmbeddingTest, PlanNeedsTheArenaOfTheRealRun) {
+  const auto plan = Context::Plan({DeviceKind::kCpu, 0}, ledger);
+  EmbeddingBackward(*plan, MetaTensor({100}, DType::kI32), MetaTensor({100, 8}, dtype()),
+                    {MetaTensor({33, 8}, DType::kF32), Accumulate::kOverwrite});
+  const HostTensor dtable({33, 8}, DType::kF32);
+  EmbeddingBackward(ctx, RandomTokens(100, 33, 1), RandomTensor({100, 8}, dtype(), 2),
+                    {dtable, Accumulate::kOverwrite});
+  EXPECT_EQ(plan->arena().peak_bytes(), ctx.arena().peak_bytes());
+}
+
+TEST(EmbeddingDeathTest, NamesATokenOutsideTheTable) {
+  MemoryLedger ledger;
+  Context ctx({DeviceKind::kCpu, 0}, ledger, kTestArenaBytes);
+  const HostTensor table = Zeros({3, 2}, DType::kF32);
+  const HostTensor out({1, 2}, DType::kF32);
+  EXPECT_DEATH(EmbeddingForward(ctx, FromTokens(std::array<int32_t, 1>{3}), table, out), "3 vs. 3");
+}
+
+TEST(EmbeddingReferenceTest, BackwardIsTheGradient) {
+  const std::vector<double> tokens = {2, 0, 2, 1};
+  const std::vector<double> dout = RandomDoubles(4 * 3, 1);
+  const auto function = [&](const std::vector<double>& table) {
+    return InnerProduct(reference::Embedding(tokens, table, 3), dout);
+  };
+  EXPECT_TRUE(IsNear(reference::EmbeddingBackward(tokens, dout, 4, 3),
+                     NumericalGradient(function, RandomDoubles(4 * 3, 2)),
+                     {.relative = 0, .absolute = kGradientTolerance}));
+}
+
+}  // namespace
+}  // namespace panthera::testing
