@@ -1,0 +1,20 @@
+#ifndef PANTHERA_LAUNCHER_MEMORY_ADVICE_H_
+#define PANTHERA_LAUNCHER_MEMORY_ADVICE_H_
+
+#include <cstdint>
+#include <string>
+
+#include "launcher/run_options.h"
+#include "runtime/device/device.h"
+
+namespace panthera {
+
+// Lines for a user whose run needs more than `memory_bytes` per rank: changes of the configuration
+// that were planned in turn, what each needs, and which of them fit. Keeps the global batch, so the
+// run learns the same.
+std::string AdviseForMemory(const RunOptions& options, int ranks, Device target,
+                            int64_t memory_bytes);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_MEMORY_ADVICE_H_

@@ -1,0 +1,39 @@
+#ifndef PANTHERA_LAUNCHER_MODEL_INSTANCE_H_
+#define PANTHERA_LAUNCHER_MODEL_INSTANCE_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "model/transformer.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// A model in memory: its parameters, its layers and what they compute with. Training adds gradients
+// and an optimizer; evaluation and generation need no more.
+class ModelInstance {
+ public:
+  // Allocates the parameters (zeroed) on the context's device. The ledger of `context` and the
+  // communicator must outlive the instance.
+  ModelInstance(const ModelOptions& options, WeightStorage storage, Communicator& data_parallel,
+                std::unique_ptr<Context> context);
+
+  Context& context() { return *context_; }
+  ParameterStore& params() { return params_; }
+  const ParameterStore& params() const { return params_; }
+  const Transformer& model() const { return model_; }
+  // The type of activations.
+  DType dtype() const { return dtype_; }
+
+ private:
+  DType dtype_;
+  std::unique_ptr<Context> context_;
+  ParameterStore params_;
+  Transformer model_;
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_MODEL_INSTANCE_H_

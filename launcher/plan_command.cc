@@ -1,0 +1,161 @@
+#include "launcher/plan_command.h"
+
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+
+#include "launcher/config_arguments.h"
+#include "launcher/config_file.h"
+#include "launcher/exit_codes.h"
+#include "launcher/memory_advice.h"
+#include "launcher/trainer.h"
+#include "launcher/world.h"
+#include "model/cost.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/metrics/console.h"
+
+namespace panthera {
+namespace {
+
+struct PlanArguments {
+  ConfigArguments config;
+  int ranks = 1;
+  std::string device = "cpu";
+  std::string memory;
+};
+
+constexpr char kFooter[] =
+    "Examples:\n"
+    "  panthera plan configs/llama_124m.toml --ranks 2\n"
+    "  panthera plan configs/llama_7b_64gpu.toml --ranks 64 --device cuda --memory 80GiB";
+
+// "80GiB", "512 MiB" or a number of bytes.
+absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
+  static constexpr std::pair<const char*, int64_t> kUnits[] = {{"TiB", int64_t{1} << 40},
+                                                               {"GiB", int64_t{1} << 30},
+                                                               {"MiB", int64_t{1} << 20},
+                                                               {"KiB", int64_t{1} << 10},
+                                                               {"B", 1}};
+  absl::string_view number = text;
+  int64_t unit = 1;
+  for (const auto& [name, bytes] : kUnits) {
+    if (absl::ConsumeSuffix(&number, name)) {
+      unit = bytes;
+      break;
+    }
+  }
+  double value = 0;
+  if (!absl::SimpleAtod(number, &value) || value <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--memory ", text, ": write a size such as 80GiB"));
+  }
+  return static_cast<int64_t>(value * static_cast<double>(unit));
+}
+
+void PrintModel(const RunOptions& options) {
+  const ParameterCount count = CountParameters(options.model);
+  const FlopsPerToken flops = CountFlops(options.model);
+  std::cout << absl::StrFormat(
+      "parameters          %s (%d): embedding %s, attention %s, feed-forward %s, norms %s, head "
+      "%s\n",
+      FormatCount(static_cast<double>(count.total())), count.total(),
+      FormatCount(static_cast<double>(count.embedding)),
+      FormatCount(static_cast<double>(count.attention)),
+      FormatCount(static_cast<double>(count.mlp)), FormatCount(static_cast<double>(count.norms)),
+      FormatCount(static_cast<double>(count.head)));
+  std::cout << "FLOPs per token     " << FormatCount(flops.model()) << " (forward "
+            << FormatCount(flops.forward) << ", backward " << FormatCount(flops.backward)
+            << "), with recomputation " << FormatCount(flops.hardware()) << "\n";
+  const int64_t tokens = options.train.global_batch * options.model.sequence_length;
+  std::cout << "a step              " << FormatCount(static_cast<double>(tokens)) << " tokens, "
+            << FormatCount(flops.model() * static_cast<double>(tokens)) << "FLOPs; the run "
+            << FormatCount(static_cast<double>(tokens * options.train.steps)) << " tokens\n";
+}
+
+void PrintMemory(const RunOptions& options, const StepPlan& plan) {
+  std::cout << "memory of a rank    " << FormatBytes(plan.total_bytes()) << "\n";
+  const auto parameters = static_cast<double>(CountParameters(options.model).total());
+  for (int c = 0; c < kNumMemoryCategories; ++c) {
+    const auto category = static_cast<MemoryCategory>(c);
+    const int64_t bytes = plan.memory.bytes(category) +
+                          (category == MemoryCategory::kActivations ? plan.arena_bytes : 0);
+    std::cout << absl::StrFormat("  %-18s%-10s%.2f bytes per parameter\n", Name(category),
+                                 FormatBytes(bytes), static_cast<double>(bytes) / parameters);
+  }
+}
+
+absl::StatusOr<int> Plan(const PlanArguments& arguments) {
+  RunOptions options;
+  RETURN_IF_ERROR(LoadConfig(arguments.config.path, arguments.config.overrides, options));
+  RETURN_IF_ERROR(options.Finish(arguments.ranks));
+  std::optional<int64_t> memory;
+  if (!arguments.memory.empty()) {
+    ASSIGN_OR_RETURN(memory, ParseBytes(arguments.memory));
+  }
+  const Device target{arguments.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu, 0};
+  ASSIGN_OR_RETURN(World world, PlanWorld(options.parallel, arguments.ranks));
+  const StepPlan plan = Trainer::Plan(options, world, target);
+  ASSIGN_OR_RETURN(const int64_t micro_steps, CountMicroSteps(options.train, world.mesh.data_size));
+
+  std::cout << arguments.config.path << " on " << arguments.ranks << " x " << arguments.device
+            << ", " << micro_steps << " micro-steps of " << options.train.micro_batch
+            << " sequences\n";
+  PrintModel(options);
+  PrintMemory(options, plan);
+  std::cout << "sent by a rank      " << FormatBytes(plan.bytes_sent) << " per step\n";
+  if (!memory.has_value()) {
+    return kExitDone;
+  }
+  if (plan.total_bytes() <= *memory) {
+    std::cout << "fits                yes: " << FormatBytes(*memory - plan.total_bytes()) << " of "
+              << FormatBytes(*memory) << " are left for libraries\n";
+    return kExitDone;
+  }
+  std::cout << "fits                no: " << FormatBytes(plan.total_bytes() - *memory)
+            << " more than " << FormatBytes(*memory) << "\n";
+  std::cout << AdviseForMemory(options, arguments.ranks, target, *memory);
+  return kExitDoesNotFit;
+}
+
+int RunPlan(const PlanArguments& arguments) {
+  const absl::StatusOr<int> exit_code = Plan(arguments);
+  if (!exit_code.ok()) {
+    std::cerr << "panthera plan: " << std::string(exit_code.status().message()) << std::endl;
+    return kExitRefused;
+  }
+  return *exit_code;
+}
+
+}  // namespace
+
+void AddPlanCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "plan", "What a run will need - memory, traffic, FLOPs - without starting it");
+  auto arguments = std::make_shared<PlanArguments>();
+  AddConfigArguments(*command, Presence::kRequired, arguments->config);
+  command->add_option("--ranks", arguments->ranks, "workers of the job")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--device", arguments->device, "what a worker computes on")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->type_name("cpu|cuda")
+      ->capture_default_str();
+  command
+      ->add_option("--memory", arguments->memory,
+                   "memory of a worker; tells whether it fits and what would (exit code 1 if not)")
+      ->type_name("SIZE");
+  command->footer(kFooter);
+  command->callback([arguments, &exit_code] { exit_code = RunPlan(*arguments); });
+}
+
+}  // namespace panthera

@@ -1,0 +1,116 @@
+#include "launcher/run_directory.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+#include "launcher/config_file.h"
+#include "launcher/training_checkpoint.h"
+#include "runtime/base/log.h"
+#include "runtime/base/status_macros.h"
+
+namespace panthera {
+namespace {
+
+constexpr char kSetAsidePrefix[] = "set_aside_";
+constexpr char kLockName[] = "lock";
+
+bool HasEntry(const std::vector<DirectoryEntry>& entries, const std::string& name) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const DirectoryEntry& entry) { return entry.name == name; });
+}
+
+// The checkpoint that `path` and `step` name.
+absl::StatusOr<Checkpoint> OpenNamedCheckpoint(FileSystem& files, HostGroup& host,
+                                               const std::string& path,
+                                               std::optional<int64_t> step) {
+  const auto entries = files.List(path);
+  RETURN_IF_ERROR(Agree(host, entries.status()));
+  if (HasEntry(*entries, "manifest.json")) {
+    return Checkpoint::Open(files, path);
+  }
+  if (step.has_value()) {
+    return Checkpoint::Open(files, CheckpointDirectory(path, *step));
+  }
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, path));
+  for (const std::string& reason : found.skipped) {
+    LOG(WARNING) << reason;
+  }
+  if (!found.checkpoint.has_value()) {
+    return absl::NotFoundError(absl::StrCat(
+        path,
+        ": no whole checkpoint here; give a run directory (train.run_dir of a run that has "
+        "saved) or a directory like RUN_DIR/checkpoints/step_00001000"));
+  }
+  return *std::move(found.checkpoint);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenSavedTokenizer(FileSystem& files,
+                                                              const RunOptions& options,
+                                                              const Checkpoint& checkpoint) {
+  if (options.data.tokenizer.empty()) {
+    return nullptr;
+  }
+  if (options.data.tokenizer == "bytes") {
+    return OpenTokenizer(options.data.tokenizer);
+  }
+  ASSIGN_OR_RETURN(std::string model, checkpoint.ReadSmallFile(files, kCheckpointTokenizerName));
+  return TokenizerFromBytes(absl::StrCat(checkpoint.directory(), "/", kCheckpointTokenizerName),
+                            std::move(model));
+}
+
+}  // namespace
+
+absl::Status SetRunAside(FileSystem& files, const std::string& run_dir) {
+  ASSIGN_OR_RETURN(const std::vector<DirectoryEntry> entries, files.List(run_dir));
+  std::vector<std::string> names;
+  for (const DirectoryEntry& entry : entries) {
+    if (entry.name != kLockName && !absl::StartsWith(entry.name, kSetAsidePrefix)) {
+      names.push_back(entry.name);
+    }
+  }
+  if (names.empty()) {
+    return absl::OkStatus();
+  }
+  int number = 1;
+  while (HasEntry(entries, absl::StrCat(kSetAsidePrefix, number))) {
+    ++number;
+  }
+  const std::string aside = absl::StrCat(run_dir, "/", kSetAsidePrefix, number);
+  RETURN_IF_ERROR(files.MakeDirectories(aside));
+  for (const std::string& name : names) {
+    RETURN_IF_ERROR(files.Rename(absl::StrCat(run_dir, "/", name), absl::StrCat(aside, "/", name)));
+  }
+  RETURN_IF_ERROR(files.SyncDirectory(run_dir));
+  LOG(INFO) << "the earlier run was moved to " << aside;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RunOptions> ReadCheckpointOptions(FileSystem& files, const Checkpoint& checkpoint) {
+  ASSIGN_OR_RETURN(const std::string text, checkpoint.ReadSmallFile(files, kCheckpointConfigName));
+  RunOptions options;
+  RETURN_IF_ERROR(ParseConfig(
+      text, absl::StrCat(checkpoint.directory(), "/", kCheckpointConfigName), {}, options));
+  RETURN_IF_ERROR(options.model.Finish());
+  RETURN_IF_ERROR(options.optim.Finish());
+  return options;
+}
+
+absl::StatusOr<SavedModel> OpenSavedModel(FileSystem& files, HostGroup& host,
+                                          const std::string& path, std::optional<int64_t> step) {
+  absl::StatusOr<Checkpoint> checkpoint = OpenNamedCheckpoint(files, host, path, step);
+  RETURN_IF_ERROR(Agree(host, checkpoint.status()));
+  absl::StatusOr<RunOptions> options = ReadCheckpointOptions(files, *checkpoint);
+  RETURN_IF_ERROR(Agree(host, options.status()));
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      OpenSavedTokenizer(files, *options, *checkpoint);
+  RETURN_IF_ERROR(Agree(host, tokenizer.status()));
+  return SavedModel{.options = *std::move(options),
+                    .checkpoint = *std::move(checkpoint),
+                    .tokenizer = *std::move(tokenizer)};
+}
+
+}  // namespace panthera

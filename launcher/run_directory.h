@@ -1,0 +1,41 @@
+#ifndef PANTHERA_LAUNCHER_RUN_DIRECTORY_H_
+#define PANTHERA_LAUNCHER_RUN_DIRECTORY_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "launcher/run_options.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/host_group.h"
+#include "runtime/data/tokenizer.h"
+
+namespace panthera {
+
+// Moves everything in a run directory but its lock to RUN_DIR/set_aside_<n>, the first n that is
+// free. A directory that holds nothing to set aside stays as it is.
+absl::Status SetRunAside(FileSystem& files, const std::string& run_dir);
+
+// The configuration that a checkpoint was saved with. Model and optimizer options are finished; the
+// batch is not looked at, for it may have been laid out for another number of ranks.
+absl::StatusOr<RunOptions> ReadCheckpointOptions(FileSystem& files, const Checkpoint& checkpoint);
+
+// A trained model on disk.
+struct SavedModel {
+  RunOptions options;
+  Checkpoint checkpoint;
+  std::unique_ptr<Tokenizer> tokenizer;  // null if the run had none
+};
+
+// Opens a run directory at its newest whole checkpoint, or at `step`; or a checkpoint directory
+// itself. Collective; every rank gets the same status.
+absl::StatusOr<SavedModel> OpenSavedModel(FileSystem& files, HostGroup& host,
+                                          const std::string& path, std::optional<int64_t> step);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_RUN_DIRECTORY_H_

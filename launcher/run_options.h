@@ -1,0 +1,141 @@
+// Everything that describes a run, in the sections of its configuration file.
+#ifndef PANTHERA_LAUNCHER_RUN_OPTIONS_H_
+#define PANTHERA_LAUNCHER_RUN_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "model/options.h"
+#include "optim/options.h"
+#include "runtime/base/fields.h"
+#include "runtime/comm/mesh.h"
+#include "runtime/data/options.h"
+
+namespace panthera {
+
+struct TrainOptions {
+  int64_t steps = 0;
+  int64_t global_batch = 0;
+  int64_t micro_batch = 0;
+  int64_t seed = 0;
+  std::string run_dir;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Int({"steps", "optimizer steps of the whole run"}, steps, {1});
+    visit.Int({"global_batch", "sequences per optimizer step, over all ranks"}, global_batch,
+              {1, 1 << 30});
+    visit.Int({"micro_batch",
+               "sequences that one data-parallel rank computes at a time; the number "
+               "of micro-steps follows"},
+              micro_batch, {1, 1 << 30});
+    visit.Int({"seed", "of initial values and of stochastic rounding"}, seed, {});
+    visit.Text({"run_dir", "folder of this run's checkpoints, logs and resolved configuration"},
+               run_dir);
+  }
+};
+
+struct EvalOptions {
+  int64_t every = 0;
+  int64_t sequences = 0;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Int({"every", "optimizer steps between measurements on data.validation; 0: never"}, every,
+              {});
+    visit.Int({"sequences", "sequences of a measurement; 0: all of data.validation"}, sequences,
+              {});
+  }
+};
+
+struct CheckpointOptions {
+  int64_t every = 0;
+  int64_t keep = 2;
+  int64_t keep_every = 0;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Int({"every", "optimizer steps between checkpoints; 0: only at the end"}, every, {});
+    visit.Int({"keep", "newest checkpoints that are kept"}, keep, {1});
+    visit.Int({"keep_every", "checkpoints at multiples of this step are kept for good; 0: none"},
+              keep_every, {});
+  }
+};
+
+struct LogOptions {
+  int64_t every = 10;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Int({"every", "optimizer steps between log lines"}, every, {1});
+  }
+};
+
+enum class DeviceChoice : uint8_t {
+  kAuto,  // kCuda where there is a GPU, else kCpu
+  kCpu,
+  kCuda,
+};
+template <>
+struct EnumNames<DeviceChoice> {
+  static constexpr const char* kNames[] = {"auto", "cpu", "cuda"};
+};
+
+struct DeviceOptions {
+  DeviceChoice kind = DeviceChoice::kAuto;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Enum({"kind", "what a worker computes on; auto: a GPU if there is one"}, kind);
+  }
+};
+
+// Visits the fields of a run, section by section.
+class SectionVisitor : public FieldVisitor {
+ public:
+  virtual void BeginSection(const FieldInfo& info) = 0;
+  virtual void EndSection() = 0;
+
+  template <typename Options>
+  void Section(const FieldInfo& info, Options& options) {
+    BeginSection(info);
+    options.VisitFields(*this);
+    EndSection();
+  }
+};
+
+struct RunOptions {
+  ModelOptions model;
+  OptimOptions optim;  // optim.schedule is the section [schedule]
+  DataOptions data;
+  ParallelOptions parallel;
+  TrainOptions train;
+  EvalOptions eval;
+  CheckpointOptions checkpoint;
+  LogOptions log;
+  DeviceOptions device;
+
+  void VisitSections(SectionVisitor& visit) {
+    visit.Section({"model", "shape of the transformer"}, model);
+    visit.Section({"optim", "update rule, and how weights and state are stored"}, optim);
+    visit.Section({"schedule", "course of the learning rate"}, optim.schedule);
+    visit.Section({"data", "what is learned from"}, data);
+    visit.Section({"parallel", "how the ranks share the work"}, parallel);
+    visit.Section({"train", "length, batch and place of the run"}, train);
+    visit.Section({"eval", "loss on held-out data"}, eval);
+    visit.Section({"checkpoint", "what is saved, and for how long"}, checkpoint);
+    visit.Section({"log", "what is printed"}, log);
+    visit.Section({"device", "where it computes"}, device);
+  }
+
+  // Fills in the values that stand for a derived one and checks what single ranges cannot: each
+  // component, what components ask of each other, and the batch on `world_size` ranks. The error
+  // names the keys and values that would work. parallel.data keeps its 0, so that the same options
+  // serve any number of ranks. May be called again.
+  absl::Status Finish(int world_size);
+};
+
+// The micro-steps k of an optimizer step: global_batch = k * micro_batch * data_ranks.
+absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_RUN_OPTIONS_H_

@@ -1,0 +1,53 @@
+#ifndef PANTHERA_LAUNCHER_SAMPLING_H_
+#define PANTHERA_LAUNCHER_SAMPLING_H_
+
+#include <cstdint>
+#include <span>
+
+#include "absl/functional/function_ref.h"
+
+#include "launcher/model_instance.h"
+#include "model/key_value_cache.h"
+
+namespace panthera {
+
+struct SamplingOptions {
+  double temperature = 1;  // divides the logits; 0: always the most likely token
+  int64_t top_k = 0;       // choose among this many most likely tokens; 0: among all
+  double top_p = 1;        // and among the fewest tokens that together have this probability
+  int64_t seed = 0;
+};
+
+// Draws a token from softmax(logits / temperature) restricted by top_k, then top_p; `uniform` in
+// [0, 1) decides. Equal logits rank by token id. (Nucleus sampling: Holtzman et al., arXiv
+// 1904.09751.)
+int64_t SampleToken(std::span<const float> logits, const SamplingOptions& options, double uniform);
+
+// Continues a text token by token with a key/value cache.
+class Generator {
+ public:
+  explicit Generator(ModelInstance& instance);
+
+  // Runs the model over `prompt` (at least one token) and then draws up to `count` tokens, each
+  // given to `emit`, which returns false to stop. When the model's context is full it goes on from
+  // the last half of it. The same seed and prompt give the same tokens. CPU and kMeta.
+  void Generate(std::span<const int32_t> prompt, int64_t count, const SamplingOptions& options,
+                absl::FunctionRef<bool(int32_t)> emit);
+  // Runs a prompt of the longest kind: on kMeta, to measure the arena.
+  void PlanLongest();
+
+ private:
+  // Appends tokens to the cache; afterwards logits_ hold what follows.
+  void Feed(std::span<const int32_t> tokens);
+
+  ModelInstance& instance_;
+  int64_t context_tokens_;
+  KeyValueCache cache_;
+  Buffer memory_;
+  Tensor tokens_;  // [T] i32
+  Tensor logits_;  // [1, V]
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_SAMPLING_H_

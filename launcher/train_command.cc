@@ -1,0 +1,94 @@
+#include "launcher/train_command.h"
+
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+
+#include "launcher/config_arguments.h"
+#include "launcher/config_file.h"
+#include "launcher/exit_codes.h"
+#include "launcher/stop_request.h"
+#include "launcher/training_run.h"
+#include "launcher/world.h"
+#include "runtime/base/log.h"
+#include "runtime/base/status_macros.h"
+
+namespace panthera {
+namespace {
+
+struct TrainArguments {
+  ConfigArguments config;
+  bool fresh = false;
+};
+
+constexpr char kFooter[] =
+    "Examples:\n"
+    "  panthera train configs/quickstart.toml\n"
+    "  mpirun -np 2 panthera train configs/quickstart.toml --set train.steps=200\n"
+    "  srun panthera train configs/llama_1b_8gpu.toml\n"
+    "\n"
+    "Started again with the same configuration, a run goes on from its newest checkpoint.\n"
+    "SIGUSR1 and SIGTERM save at the end of the step and stop with exit code 75.\n"
+    "Exit codes: 0 done, 2 refused, 3 loss not finite, 75 stopped by a signal after saving.";
+
+absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, int world_size) {
+  RunOptions options;
+  RETURN_IF_ERROR(LoadConfig(arguments.config.path, arguments.config.overrides, options));
+  RETURN_IF_ERROR(options.Finish(world_size));
+  if (options.device.kind == DeviceChoice::kCuda) {
+    return absl::UnimplementedError(
+        "device.kind = \"cuda\": this program was built without CUDA; use \"cpu\" or \"auto\"");
+  }
+  return options;
+}
+
+// A message that every rank has, printed once.
+int Refuse(const MpiRuntime& runtime, const absl::Status& status) {
+  if (runtime.rank() == 0) {
+    std::cerr << "panthera train: " << std::string(status.message()) << std::endl;
+  }
+  return kExitRefused;
+}
+
+int Train(const TrainArguments& arguments) {
+  const MpiRuntime runtime;
+  SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
+  ShareCores(runtime);
+  absl::StatusOr<RunOptions> options = ReadOptions(arguments, runtime.size());
+  if (!options.ok()) {
+    return Refuse(runtime, options.status());
+  }
+  absl::StatusOr<World> world = ConnectWorld(runtime, options->parallel);
+  if (!world.ok()) {
+    return Refuse(runtime, world.status());
+  }
+  ListenForStopSignals();
+  const StartMode start = arguments.fresh ? StartMode::kFresh : StartMode::kResume;
+  absl::StatusOr<std::unique_ptr<TrainingRun>> run = TrainingRun::Open(*options, start, *world);
+  if (!run.ok()) {
+    return Refuse(runtime, run.status());
+  }
+  const absl::StatusOr<int> exit_code = (*run)->Run();
+  if (!exit_code.ok()) {
+    // The other ranks may not know: they would wait for this one for ever.
+    LOG(ERROR) << std::string(exit_code.status().message());
+    runtime.Abort(kExitRefused);
+  }
+  return *exit_code;
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("train", "Pretrains a model, or goes on with a run");
+  auto arguments = std::make_shared<TrainArguments>();
+  AddConfigArguments(*command, Presence::kRequired, arguments->config);
+  command->add_flag("--fresh", arguments->fresh,
+                    "begins anew; what the run directory holds is moved to set_aside_1, 2, ...");
+  command->footer(kFooter);
+  command->callback([arguments, &exit_code] { exit_code = Train(*arguments); });
+}
+
+}  // namespace panthera

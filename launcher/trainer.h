@@ -1,0 +1,86 @@
+#ifndef PANTHERA_LAUNCHER_TRAINER_H_
+#define PANTHERA_LAUNCHER_TRAINER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "launcher/evaluation.h"
+#include "launcher/model_instance.h"
+#include "launcher/run_options.h"
+#include "launcher/world.h"
+#include "optim/grad_sync.h"
+#include "optim/optimizer.h"
+#include "runtime/data/loader.h"
+
+namespace panthera {
+
+// What one optimizer step did; the same on every rank.
+struct StepResult {
+  double loss_nats = 0;      // mean over all targets of the global batch, before the update
+  double gradient_norm = 0;  // GradSync::gradient_norm()
+  double learning_rate = 0;
+};
+
+// What a step needs, found by running one on kMeta.
+struct StepPlan {
+  // Everything but the arena.
+  MemoryLedger memory;
+  int64_t arena_bytes = 0;
+  // What is in the arena when it is fullest.
+  std::vector<Arena::Allocation> arena_peak;
+  // Sent to other ranks by this one in one optimizer step.
+  int64_t bytes_sent = 0;
+
+  int64_t total_bytes() const { return memory.total_bytes() + arena_bytes; }
+};
+
+// One rank's share of training: everything in memory, and the step. What happens between steps
+// (logs, checkpoints, signals) is TrainingRun's.
+class Trainer {
+ public:
+  // Allocates everything on the context's device. `options` must be finished for the world's size;
+  // all references must outlive the trainer.
+  Trainer(const RunOptions& options, World& world, std::unique_ptr<Context> context);
+
+  // What training and evaluation with these options need on `target`. Computes nothing.
+  // `plan_world` is from PlanWorld.
+  static StepPlan Plan(const RunOptions& options, World& plan_world, Device target);
+
+  // Fresh parameters: the same for every mesh.
+  void InitializeParameters();
+
+  // Optimizer step `step`, counted from 0, on the samples that belong to it. Blocks on the peers.
+  // An error is this rank's alone: its peers wait for it in vain and must be ended.
+  absl::StatusOr<StepResult> TrainStep(int64_t step, const DataLoader* data);
+  // The loss on held-out sequences. Blocks on the peers.
+  absl::StatusOr<Evaluation> Evaluate(const ValidationSet* set, int64_t sequences);
+
+  int64_t tokens_per_step() const;
+  ModelInstance& instance() { return instance_; }
+  const Optimizer& optimizer() const { return *optimizer_; }
+
+ private:
+  // Micro-batch `micro` of this rank in step `step`: sequences [first, first + micro_batch) of the
+  // global order, first = step * global_batch + (micro * data ranks + data rank) * micro_batch.
+  absl::Status LoadBatch(int64_t step, int64_t micro, const DataLoader* data, const Batch& batch);
+  StepResult Result(int64_t step) const;
+
+  RunOptions options_;
+  World& world_;
+  int64_t micro_steps_;
+  ModelInstance instance_;
+  std::unique_ptr<Optimizer> optimizer_;
+  GradSync gradients_;
+  Evaluator evaluator_;
+  Buffer memory_;
+  Batch batch_;
+  Tensor loss_sum_;  // [1] fp64, of this rank's targets in the step
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_TRAINER_H_

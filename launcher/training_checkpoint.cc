@@ -1,0 +1,128 @@
+#include "launcher/training_checkpoint.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+#include "launcher/config_text.h"
+#include "launcher/version.h"
+#include "model/hugging_face.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/checkpoint/parameter_pieces.h"
+
+namespace panthera {
+namespace {
+
+std::string StateJson(const RunOptions& options, int64_t step) {
+  const int64_t sequences = step * options.train.global_batch;
+  return absl::StrFormat("{\"step\":%d,\"sequences\":%d,\"tokens\":%d,\"data_seed\":%d}\n", step,
+                         sequences, sequences * options.model.sequence_length, options.data.seed);
+}
+
+TensorSet& SetNamed(std::vector<TensorSet>& sets, const std::string& name) {
+  for (TensorSet& set : sets) {
+    if (set.name == name) {
+      return set;
+    }
+  }
+  sets.push_back({.name = name, .pieces = {}, .derived = {}});
+  return sets.back();
+}
+
+// One set per kind of optimizer state.
+std::vector<TensorSet> StateSets(const Trainer& trainer, const ParameterStore& params,
+                                 int data_rank, PieceUse use) {
+  std::vector<TensorSet> sets;
+  trainer.optimizer().ForEachState([&](const char* name, GroupId group, const Tensor& shard) {
+    AppendShardPieces(params, group, shard, data_rank, use, SetNamed(sets, name).pieces);
+  });
+  return sets;
+}
+
+// Memory for a save alone: between steps, so no part of what a step is planned to need.
+struct SaveMemory {
+  MemoryLedger ledger;
+  Buffer buffer;
+};
+
+// The output matrix that other programs expect of a model whose head is the swapped table, computed
+// into `memory` from this rank's rows of the table.
+void AppendSwappedHead(const ModelInstance& instance, TensorSet& weights, SaveMemory& memory) {
+  const ParamId table = instance.model().embedding();
+  for (const TensorPiece& piece : weights.pieces) {
+    if (piece.name == instance.params().spec(table).name) {
+      memory.buffer = Buffer(piece.data.device(), memory.ledger, MemoryCategory::kData,
+                             "swapped head", piece.data.bytes());
+      weights.pieces.push_back(
+          SwappedHeadPiece(piece, memory.buffer.View(piece.data.shape(), piece.data.dtype())));
+      weights.derived.push_back(kHeadName);
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& options,
+                                                            const Tokenizer* tokenizer,
+                                                            int64_t step) {
+  TextMarks marks;
+  std::vector<SmallFile> files;
+  if (tokenizer != nullptr) {
+    marks.end = tokenizer->eos_id();
+    for (TokenizerFile& file : HuggingFaceTokenizerFiles(*tokenizer)) {
+      files.push_back({.name = std::move(file.name), .contents = std::move(file.contents)});
+    }
+  }
+  files.push_back({"config.json",
+                   HuggingFaceConfigJson(options.model, ValueDType(options.optim.weights), marks)});
+  files.push_back({kCheckpointConfigName, PrintConfig(options)});
+  files.push_back({"state.json", StateJson(options, step)});
+  return files;
+}
+
+absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
+                          const RunOptions& options, std::vector<SmallFile> small_files,
+                          int64_t step) {
+  const ModelInstance& instance = trainer.instance();
+  const int data_rank = world.mesh.data_rank;
+  CheckpointContents contents;
+  contents.step = step;
+  contents.program = absl::StrCat("panthera ", kVersion);
+  contents.sets = WeightSets(instance.params(), data_rank, PieceUse::kSave);
+  SaveMemory swapped_head;
+  if (options.model.tie == Tie::kSwapHalves) {
+    AppendSwappedHead(instance, SetNamed(contents.sets, "model"), swapped_head);
+  }
+  for (TensorSet& set : StateSets(trainer, instance.params(), data_rank, PieceUse::kSave)) {
+    contents.sets.push_back(std::move(set));
+  }
+  contents.small_files = std::move(small_files);
+  return SaveCheckpoint(
+      files, *world.host, options.train.run_dir, contents,
+      {.keep_newest = options.checkpoint.keep, .keep_every = options.checkpoint.keep_every});
+}
+
+absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
+                          const Checkpoint& checkpoint) {
+  ModelInstance& instance = trainer.instance();
+  RETURN_IF_ERROR(LoadParameters(files, *world.host, *world.data_parallel, instance, checkpoint));
+  for (TensorSet& set :
+       StateSets(trainer, instance.params(), world.mesh.data_rank, PieceUse::kLoad)) {
+    RETURN_IF_ERROR(LoadPieces(files, *world.host, checkpoint, set.name, set.pieces));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadParameters(FileSystem& files, HostGroup& host, Communicator& data_parallel,
+                            ModelInstance& instance, const Checkpoint& checkpoint) {
+  ParameterStore& params = instance.params();
+  for (TensorSet& set : WeightSets(params, data_parallel.rank(), PieceUse::kLoad)) {
+    RETURN_IF_ERROR(LoadPieces(files, host, checkpoint, set.name, set.pieces));
+  }
+  params.Publish(data_parallel, instance.context().compute());
+  return absl::OkStatus();
+}
+
+}  // namespace panthera

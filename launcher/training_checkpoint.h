@@ -1,0 +1,47 @@
+#ifndef PANTHERA_LAUNCHER_TRAINING_CHECKPOINT_H_
+#define PANTHERA_LAUNCHER_TRAINING_CHECKPOINT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "launcher/model_instance.h"
+#include "launcher/run_options.h"
+#include "launcher/trainer.h"
+#include "launcher/world.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/data/tokenizer.h"
+
+namespace panthera {
+
+// The name, in every checkpoint, of the configuration that the run was resolved to.
+inline constexpr char kCheckpointConfigName[] = "run.toml";
+// The name, in every checkpoint of a run with a SentencePiece tokenizer, of its model.
+inline constexpr char kCheckpointTokenizerName[] = "tokenizer.model";
+
+// The files beside the tensors: what a resume checks (run.toml, state.json) and what lets
+// transformers open the directory (config.json, the tokenizer's files). `tokenizer` may be null.
+absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& options,
+                                                            const Tokenizer* tokenizer,
+                                                            int64_t step);
+
+// Saves everything that the next step depends on, after `step` optimizer steps. Collective; every
+// rank gets the same status. Blocks on the disk and the peers.
+absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
+                          const RunOptions& options, std::vector<SmallFile> small_files,
+                          int64_t step);
+
+// The inverse: parameters on every rank and optimizer state. Collective.
+absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
+                          const Checkpoint& checkpoint);
+
+// The parameters alone, for evaluation and generation. Collective.
+absl::Status LoadParameters(FileSystem& files, HostGroup& host, Communicator& data_parallel,
+                            ModelInstance& instance, const Checkpoint& checkpoint);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_TRAINING_CHECKPOINT_H_

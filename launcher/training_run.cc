@@ -1,0 +1,273 @@
+#include "launcher/training_run.h"
+
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+
+#include "launcher/config_changes.h"
+#include "launcher/config_file.h"
+#include "launcher/config_text.h"
+#include "launcher/exit_codes.h"
+#include "launcher/gemm_rate.h"
+#include "launcher/host_memory.h"
+#include "launcher/run_directory.h"
+#include "launcher/stop_request.h"
+#include "launcher/training_checkpoint.h"
+#include "launcher/version.h"
+#include "model/cost.h"
+#include "runtime/base/log.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/comm/reduce.h"
+#include "runtime/metrics/console.h"
+#include "runtime/metrics/json_lines.h"
+
+namespace panthera {
+
+TrainingRun::TrainingRun(const RunOptions& options, World& world)
+    : options_(options), world_(world), model_flops_per_token_(CountFlops(options.model).model()) {}
+
+absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions& options,
+                                                               StartMode start, World& world) {
+  std::unique_ptr<TrainingRun> run(new TrainingRun(options, world));
+  RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
+  RETURN_IF_ERROR(Agree(*world.host, run->PlanMemory()));
+  RETURN_IF_ERROR(Agree(*world.host, run->PrepareDirectory(start)));
+  RETURN_IF_ERROR(run->FindResumePoint());
+  RETURN_IF_ERROR(run->CreateTrainer());
+  RETURN_IF_ERROR(Agree(*world.host, run->OpenRecords()));
+  return run;
+}
+
+absl::Status TrainingRun::OpenData() {
+  const SampleFormat format{.sequence_length = options_.model.sequence_length,
+                            .vocab_size = options_.model.vocab_size};
+  ASSIGN_OR_RETURN(data_, DataLoader::Open(options_.data.train, format, options_.data.seed));
+  if (options_.eval.every > 0) {
+    ASSIGN_OR_RETURN(validation_, ValidationSet::Open(options_.data.validation, format,
+                                                      options_.eval.sequences));
+  }
+  if (!options_.data.tokenizer.empty()) {
+    ASSIGN_OR_RETURN(tokenizer_, OpenTokenizer(options_.data.tokenizer));
+    if (tokenizer_->vocab_size() > options_.model.vocab_size) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "%s has %d tokens but model.vocab_size = %d; set model.vocab_size to at least %d",
+          options_.data.tokenizer, tokenizer_->vocab_size(), options_.model.vocab_size,
+          tokenizer_->vocab_size()));
+    }
+  }
+  if (!is_first()) {
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(data_->CheckVocabulary());
+  return validation_.has_value() ? validation_->CheckVocabulary() : absl::OkStatus();
+}
+
+absl::Status TrainingRun::PrepareDirectory(StartMode start) {
+  if (!is_first()) {
+    return absl::OkStatus();
+  }
+  const std::string& directory = options_.train.run_dir;
+  RETURN_IF_ERROR(files_.MakeDirectories(directory));
+  ASSIGN_OR_RETURN(lock_, RunLock::Acquire(directory, LockHolder::ThisProcess()));
+  return start == StartMode::kFresh ? SetRunAside(files_, directory) : absl::OkStatus();
+}
+
+absl::Status TrainingRun::FindResumePoint() {
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files_, *world_.host, options_.train.run_dir));
+  if (is_first()) {
+    for (const std::string& reason : found.skipped) {
+      LOG(WARNING) << reason;
+    }
+  }
+  if (!found.checkpoint.has_value()) {
+    return absl::OkStatus();
+  }
+  resume_from_ = std::move(found.checkpoint);
+  first_step_ = resume_from_->step();
+  saved_step_ = first_step_;
+  ASSIGN_OR_RETURN(const RunOptions before, ReadCheckpointOptions(files_, *resume_from_));
+  const ResumeChanges changes = ClassifyForResume(CompareConfigs(before, options_));
+  if (!changes.refused.empty()) {
+    std::vector<std::string> lines;
+    for (const ConfigChange& change : changes.refused) {
+      lines.push_back(change.ToString());
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        options_.train.run_dir, ": this run was started with another configuration (",
+        absl::StrJoin(lines, "; "),
+        "); restore these values, choose another train.run_dir, or begin anew with --fresh"));
+  }
+  if (is_first()) {
+    for (const ConfigChange& change : changes.allowed) {
+      LOG(INFO) << "changed since the last start: " << change.ToString();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::PlanMemory() {
+  ASSIGN_OR_RETURN(World plan_world, PlanWorld(options_.parallel, world_.mesh.world_size()));
+  const StepPlan plan = Trainer::Plan(options_, plan_world, world_.device);
+  arena_bytes_ = plan.arena_bytes;
+  const int64_t needed = plan.total_bytes() * world_.ranks_on_host;
+  const std::optional<int64_t> available = AvailableHostBytes();
+  if (!available.has_value() || needed <= *available) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "the %d workers on this host need %s but it has %s available; use a smaller "
+      "train.micro_batch, model.recompute = \"block\", or more hosts (`panthera plan` shows what "
+      "takes the memory)",
+      world_.ranks_on_host, FormatBytes(needed), FormatBytes(*available)));
+}
+
+absl::Status TrainingRun::CreateTrainer() {
+  trainer_ = std::make_unique<Trainer>(
+      options_, world_, std::make_unique<Context>(world_.device, ledger_, arena_bytes_));
+  if (resume_from_.has_value()) {
+    RETURN_IF_ERROR(LoadTraining(files_, world_, *trainer_, *resume_from_));
+  } else {
+    trainer_->InitializeParameters();
+  }
+  ModelInstance& instance = trainer_->instance();
+  gemm_rate_ =
+      MeasureGemmRate(instance.context(), options_.model, instance.dtype(), *world_.data_parallel);
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::OpenRecords() {
+  if (!is_first()) {
+    return absl::OkStatus();
+  }
+  const std::string& directory = options_.train.run_dir;
+  RETURN_IF_ERROR(WriteFile(files_, directory + "/config.toml", PrintConfig(options_)));
+  RETURN_IF_ERROR(
+      WriteFile(files_, directory + "/version.txt", absl::StrCat("panthera ", kVersion, "\n")));
+  ASSIGN_OR_RETURN(std::unique_ptr<MetricsSink> lines,
+                   JsonLinesFile::Open(directory + "/metrics.jsonl", first_step_));
+  sinks_.push_back(std::move(lines));
+  sinks_.push_back(std::make_unique<ConsoleSink>(std::cout, options_.log.every));
+  LogStart();
+  return absl::OkStatus();
+}
+
+void TrainingRun::LogStart() const {
+  const int64_t parameters = trainer_->instance().params().total_elements();
+  const int ranks = world_.mesh.world_size();
+  LOG(INFO) << "panthera " << kVersion << ": " << FormatCount(static_cast<double>(parameters))
+            << " parameters, " << ranks << (ranks == 1 ? " rank" : " ranks") << " on "
+            << world_.device << ", products at " << FormatCount(gemm_rate_) << "FLOP/s";
+  LOG(INFO) << "a step: " << options_.train.global_batch << " sequences of "
+            << options_.model.sequence_length << " tokens in "
+            << *CountMicroSteps(options_.train, world_.mesh.data_size)
+            << " micro-steps; data: " << FormatCount(static_cast<double>(data_->tokens()))
+            << " tokens, the run uses "
+            << absl::StrFormat(
+                   "%.2f", static_cast<double>(options_.train.steps * trainer_->tokens_per_step()) /
+                               static_cast<double>(data_->tokens()))
+            << " times as many";
+  std::string memory;
+  for (int c = 0; c < kNumMemoryCategories; ++c) {
+    const auto category = static_cast<MemoryCategory>(c);
+    absl::StrAppend(&memory, c == 0 ? "" : ", ", Name(category), " ",
+                    FormatBytes(ledger_.bytes(category)));
+  }
+  const int64_t kept =
+      ledger_.bytes(MemoryCategory::kWeights) + ledger_.bytes(MemoryCategory::kOptimizerState);
+  LOG(INFO) << "memory of a rank: " << memory << "; weights and optimizer state take "
+            << absl::StrFormat("%.2f", static_cast<double>(kept) / static_cast<double>(parameters))
+            << " bytes per parameter";
+  LOG(INFO) << options_.train.run_dir
+            << (resume_from_.has_value() ? absl::StrCat(": going on after step ", first_step_)
+                                         : ": a new run");
+}
+
+absl::StatusOr<int> TrainingRun::Run() {
+  for (int64_t step = first_step_; step < options_.train.steps; ++step) {
+    ASSIGN_OR_RETURN(const StepMetrics metrics, RunStep(step));
+    RETURN_IF_ERROR(Report(metrics));
+    if (!std::isfinite(metrics.loss_nats) || !std::isfinite(*metrics.gradient_norm)) {
+      LOG(ERROR) << "step " << metrics.step
+                 << ": loss or gradient is not finite; nothing was saved "
+                 << "after step " << saved_step_ << ". Lower optim.learning_rate and start again";
+      return kExitNotFinite;
+    }
+    const int64_t done = step + 1;
+    const bool stop = StopRequested();
+    const bool due = options_.checkpoint.every > 0 && done % options_.checkpoint.every == 0;
+    if (stop || due || done == options_.train.steps) {
+      RETURN_IF_ERROR(Save(done));
+    }
+    if (stop && done < options_.train.steps) {
+      if (is_first()) {
+        LOG(INFO) << "stopped by a signal after step " << done
+                  << "; the same command goes on from there";
+      }
+      return kExitStoppedBySignal;
+    }
+  }
+  if (is_first()) {
+    LOG(INFO) << options_.train.steps << " steps done; results are in " << options_.train.run_dir;
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
+  using Clock = std::chrono::steady_clock;
+  const int64_t bytes_before = world_.data_parallel->bytes_sent();
+  const Clock::time_point begin = Clock::now();
+  ASSIGN_OR_RETURN(const StepResult result, trainer_->TrainStep(step, &*data_));
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+
+  const int64_t done = step + 1;
+  StepMetrics metrics;
+  metrics.step = done;
+  metrics.total_steps = options_.train.steps;
+  metrics.tokens = done * trainer_->tokens_per_step();
+  metrics.loss_nats = result.loss_nats;
+  metrics.learning_rate = result.learning_rate;
+  metrics.gradient_norm = result.gradient_norm;
+  metrics.step_seconds = seconds;
+  metrics.tokens_per_second = static_cast<double>(trainer_->tokens_per_step()) / seconds;
+  metrics.gemm_share = metrics.tokens_per_second * model_flops_per_token_ / gemm_rate_;
+  // Shards are equally long, so every rank sends as much.
+  metrics.bytes_sent =
+      (world_.data_parallel->bytes_sent() - bytes_before) * world_.data_parallel->size();
+  if (options_.eval.every > 0 &&
+      (done % options_.eval.every == 0 || done == options_.train.steps)) {
+    ASSIGN_OR_RETURN(const Evaluation evaluation,
+                     trainer_->Evaluate(&*validation_, validation_->size()));
+    metrics.validation_loss_nats = evaluation.MeanLoss();
+  }
+  return metrics;
+}
+
+absl::Status TrainingRun::Report(const StepMetrics& metrics) {
+  for (const std::unique_ptr<MetricsSink>& sink : sinks_) {
+    RETURN_IF_ERROR(sink->Report(metrics));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::Save(int64_t steps_done) {
+  ASSIGN_OR_RETURN(std::vector<SmallFile> small_files,
+                   CheckpointSmallFiles(options_, tokenizer_.get(), steps_done));
+  RETURN_IF_ERROR(
+      SaveTraining(files_, world_, *trainer_, options_, std::move(small_files), steps_done));
+  saved_step_ = steps_done;
+  return absl::OkStatus();
+}
+
+bool TrainingRun::StopRequested() {
+  uint8_t flag = RequestedStopSignal() != 0 ? 1 : 0;
+  Stream stream(world_.device);
+  AllReduceOr(*world_.data_parallel, {&flag, 1}, stream);
+  return flag != 0;
+}
+
+}  // namespace panthera

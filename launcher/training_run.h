@@ -1,0 +1,91 @@
+#ifndef PANTHERA_LAUNCHER_TRAINING_RUN_H_
+#define PANTHERA_LAUNCHER_TRAINING_RUN_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "launcher/run_options.h"
+#include "launcher/trainer.h"
+#include "launcher/world.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/run_lock.h"
+#include "runtime/data/loader.h"
+#include "runtime/data/tokenizer.h"
+#include "runtime/metrics/step_metrics.h"
+
+namespace panthera {
+
+enum class StartMode : uint8_t {
+  kResume,  // go on from the newest whole checkpoint in the run directory, if there is one
+  kFresh,   // set aside what is in the run directory and begin at step 0
+};
+
+// A training run: a trainer, its directory on disk and its course in time. Every rank has one; rank
+// 0 writes what is written once.
+//
+// RUN_DIR/
+//   config.toml     the resolved configuration of the latest start
+//   version.txt     the program that wrote it
+//   metrics.jsonl   one line per step
+//   checkpoints/    what a resume needs; weights in the form that transformers reads
+//   lock            held while a job works here
+class TrainingRun {
+ public:
+  // Locks the directory, opens the data, finds the newest checkpoint, allocates everything and
+  // loads or initialises the parameters. Collective; every rank gets the same status, and a refused
+  // run changes nothing. `options` must be finished for the world's size.
+  static absl::StatusOr<std::unique_ptr<TrainingRun>> Open(const RunOptions& options,
+                                                           StartMode start, World& world);
+
+  // Trains to the last step or until a signal asks to stop, and returns the process' exit code
+  // (exit_codes.h). Blocks on the peers. An error may be this rank's alone: the job must be ended.
+  absl::StatusOr<int> Run();
+
+  Trainer& trainer() { return *trainer_; }
+
+ private:
+  TrainingRun(const RunOptions& options, World& world);
+
+  absl::Status OpenData();
+  // Sizes the arena, and refuses what this host cannot hold.
+  absl::Status PlanMemory();
+  absl::Status PrepareDirectory(StartMode start);
+  absl::Status FindResumePoint();
+  absl::Status CreateTrainer();
+  absl::Status OpenRecords();
+  void LogStart() const;
+
+  absl::StatusOr<StepMetrics> RunStep(int64_t step);
+  absl::Status Report(const StepMetrics& metrics);
+  absl::Status Save(int64_t steps_done);
+  // Whether a rank has been asked to stop; the same answer on every rank.
+  bool StopRequested();
+  bool is_first() const { return world_.mesh.rank() == 0; }
+
+  RunOptions options_;
+  World& world_;
+  PosixFileSystem files_;
+  std::optional<RunLock> lock_;
+  std::optional<Checkpoint> resume_from_;
+  std::optional<DataLoader> data_;
+  std::optional<ValidationSet> validation_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  MemoryLedger ledger_;
+  std::unique_ptr<Trainer> trainer_;
+  std::vector<std::unique_ptr<MetricsSink>> sinks_;
+  double model_flops_per_token_ = 0;
+  double gemm_rate_ = 0;
+  int64_t arena_bytes_ = 0;
+  int64_t first_step_ = 0;
+  int64_t saved_step_ = -1;
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_LAUNCHER_TRAINING_RUN_H_

@@ -1,0 +1,143 @@
+#include "tests/equivalence/tiny_run.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "runtime/base/philox.h"
+#include "runtime/data/megatron_writer.h"
+#include "runtime/math/context.h"
+
+namespace panthera::testing {
+namespace {
+
+constexpr int64_t kVocabulary = 23;
+
+// A text with a pattern: mostly the token before times three plus one, sometimes any.
+std::vector<int32_t> PatternedText(int64_t tokens) {
+  std::vector<int32_t> text;
+  int64_t token = 1;
+  for (int64_t i = 0; i < tokens; ++i) {
+    const Philox draw = Philox4x32(5, static_cast<uint64_t>(i), 0);
+    token = draw.value[0] % 4 == 0 ? static_cast<int64_t>(draw.value[1] % kVocabulary)
+                                   : (3 * token + 1) % kVocabulary;
+    text.push_back(static_cast<int32_t>(token));
+  }
+  return text;
+}
+
+void WriteText(const std::string& stem, int64_t tokens) {
+  absl::StatusOr<MegatronWriter> writer = MegatronWriter::Create(stem, kVocabulary);
+  CHECK_OK(writer.status());
+  CHECK_OK(writer->Append(PatternedText(tokens)));
+  CHECK_OK(writer->EndDocument());
+  CHECK_OK(writer->Publish());
+}
+
+float ToFloat(const Tensor& tensor, int64_t index) {
+  float value = 0;
+  DispatchFloat(tensor.dtype(),
+                [&]<typename T>() { value = static_cast<float>(tensor.data<T>()[index]); });
+  return value;
+}
+
+void CopySegments(const ParameterStore& params, GroupId group, const std::string& suffix,
+                  const std::vector<float>& shard, Tensors& tensors) {
+  for (const ShardSegment& segment : params.segments(group)) {
+    const ParamSpec& spec = params.spec(segment.param);
+    std::vector<float>& tensor = tensors[spec.name + suffix];
+    tensor.resize(static_cast<size_t>(spec.shape.elements()));
+    std::copy_n(shard.begin() + segment.shard_begin, segment.elements,
+                tensor.begin() + segment.param_begin);
+  }
+}
+
+// Forwards to a group that somebody else owns.
+class BorrowedHostGroup final : public HostGroup {
+ public:
+  explicit BorrowedHostGroup(HostGroup& group) : group_(group) {}
+
+  int rank() const override { return group_.rank(); }
+  int size() const override { return group_.size(); }
+  void Barrier() override { group_.Barrier(); }
+  std::vector<std::string> AllGather(const std::string& bytes) override {
+    return group_.AllGather(bytes);
+  }
+  std::string Broadcast(const std::string& bytes, int root) override {
+    return group_.Broadcast(bytes, root);
+  }
+
+ private:
+  HostGroup& group_;
+};
+
+}  // namespace
+
+TinyRun::TinyRun(int64_t steps) {
+  WriteText(directory() + "/train", 4000);
+  WriteText(directory() + "/validation", 400);
+  options.model.vocab_size = kVocabulary;
+  options.model.width = 16;
+  options.model.layers = 2;
+  options.model.heads = 2;
+  options.model.kv_heads = 1;
+  options.model.ffn_width = 24;
+  options.model.sequence_length = 16;
+  options.model.init_deviation = 0.1;
+  options.optim.learning_rate = 1e-2;
+  options.optim.schedule.warmup_steps = 2;
+  options.data.train = {{.path = directory() + "/train", .weight = 1}};
+  options.data.validation = {{.path = directory() + "/validation", .weight = 1}};
+  options.train.steps = steps;
+  options.train.global_batch = 12;
+  options.train.micro_batch = 1;
+  options.train.run_dir = directory() + "/run";
+}
+
+DataLoader TinyRun::OpenData() const {
+  absl::StatusOr<DataLoader> data = DataLoader::Open(
+      options.data.train,
+      {.sequence_length = options.model.sequence_length, .vocab_size = options.model.vocab_size},
+      options.data.seed);
+  CHECK_OK(data.status());
+  return *std::move(data);
+}
+
+World WorldOf(RankWorld& ranks) {
+  World world;
+  world.mesh.data_rank = ranks.rank();
+  world.mesh.data_size = ranks.size();
+  world.host = std::make_unique<BorrowedHostGroup>(ranks.host());
+  world.data_parallel = ranks.Split(0);
+  return world;
+}
+
+std::unique_ptr<Trainer> NewTrainer(RunOptions options, World& world, MemoryLedger& ledger) {
+  CHECK_OK(options.Finish(world.mesh.world_size()));
+  absl::StatusOr<World> plan_world = PlanWorld(options.parallel, world.mesh.world_size());
+  CHECK_OK(plan_world.status());
+  const StepPlan plan = Trainer::Plan(options, *plan_world, world.device);
+  auto trainer = std::make_unique<Trainer>(
+      options, world, std::make_unique<Context>(world.device, ledger, plan.arena_bytes));
+  trainer->InitializeParameters();
+  return trainer;
+}
+
+void CopyShards(Trainer& trainer, Tensors& tensors) {
+  const ParameterStore& params = trainer.instance().params();
+  for (int g = 0; g < params.num_groups(); ++g) {
+    std::vector<float> values(static_cast<size_t>(params.layout({g}).shard_elements));
+    ReadWeights(params.shard({g}), 0, static_cast<int64_t>(values.size()), values.data());
+    CopySegments(params, {g}, "", values, tensors);
+  }
+  trainer.optimizer().ForEachState([&](const char* name, GroupId group, const Tensor& shard) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < shard.elements(); ++i) {
+      values.push_back(ToFloat(shard, i));
+    }
+    CopySegments(params, group, std::string("|") + name, values, tensors);
+  });
+}
+
+}  // namespace panthera::testing
