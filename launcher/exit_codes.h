@@ -9,6 +9,7 @@ inline constexpr int kExitDone = 0;
 inline constexpr int kExitDoesNotFit = 1;
 // The input or the environment was refused; nothing was changed. The message names the fix.
 inline constexpr int kExitRefused = 2;
+// 70 is MpiRuntime::kMpiFailureExitCode: a call between ranks failed and ended the job.
 // The loss or a gradient is not finite; the last checkpoint marked finite is the place to go back
 // to.
 inline constexpr int kExitNotFinite = 3;

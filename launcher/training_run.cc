@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,7 +38,7 @@ absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions&
   RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
   RETURN_IF_ERROR(Agree(*world.host, run->PlanMemory()));
   RETURN_IF_ERROR(Agree(*world.host, run->PrepareDirectory(start)));
-  RETURN_IF_ERROR(run->FindResumePoint());
+  RETURN_IF_ERROR(run->FindResumePoint(std::numeric_limits<int64_t>::max()));
   RETURN_IF_ERROR(run->CreateTrainer());
   RETURN_IF_ERROR(Agree(*world.host, run->OpenRecords()));
   return run;
@@ -77,19 +78,29 @@ absl::Status TrainingRun::PrepareDirectory(StartMode start) {
   return start == StartMode::kFresh ? SetRunAside(files_, directory) : absl::OkStatus();
 }
 
-absl::Status TrainingRun::FindResumePoint() {
-  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files_, *world_.host, options_.train.run_dir));
+absl::Status TrainingRun::FindResumePoint(int64_t before_step) {
+  ASSIGN_OR_RETURN(FoundCheckpoint found,
+                   FindNewest(files_, *world_.host, options_.train.run_dir, before_step));
   if (is_first()) {
     for (const std::string& reason : found.skipped) {
       LOG(WARNING) << reason;
     }
   }
-  if (!found.checkpoint.has_value()) {
-    return absl::OkStatus();
-  }
   resume_from_ = std::move(found.checkpoint);
-  first_step_ = resume_from_->step();
-  saved_step_ = first_step_;
+  if (resume_from_.has_value()) {
+    first_step_ = resume_from_->step();
+    saved_step_ = first_step_;
+    return CheckUnchanged();
+  }
+  if (!found.skipped.empty()) {
+    return absl::DataLossError(absl::StrCat(
+        options_.train.run_dir, ": none of its checkpoints is whole (", found.skipped.front(),
+        "); restore one of them, or begin anew with --fresh, which keeps what is there"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::CheckUnchanged() {
   ASSIGN_OR_RETURN(const RunOptions before, ReadCheckpointOptions(files_, *resume_from_));
   const ResumeChanges changes = ClassifyForResume(CompareConfigs(before, options_));
   if (!changes.refused.empty()) {
@@ -107,6 +118,24 @@ absl::Status TrainingRun::FindResumePoint() {
       LOG(INFO) << "changed since the last start: " << change.ToString();
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::LoadResumePoint() {
+  while (resume_from_.has_value()) {
+    const absl::Status loaded = LoadTraining(files_, world_, *trainer_, *resume_from_);
+    if (!IsDamage(loaded)) {
+      return loaded;
+    }
+    if (is_first()) {
+      LOG(WARNING) << std::string(loaded.message());
+    }
+    RETURN_IF_ERROR(FindResumePoint(first_step_));
+    if (!resume_from_.has_value()) {
+      return loaded;
+    }
+  }
+  trainer_->InitializeParameters();
   return absl::OkStatus();
 }
 
@@ -129,11 +158,7 @@ absl::Status TrainingRun::PlanMemory() {
 absl::Status TrainingRun::CreateTrainer() {
   trainer_ = std::make_unique<Trainer>(
       options_, world_, std::make_unique<Context>(world_.device, ledger_, arena_bytes_));
-  if (resume_from_.has_value()) {
-    RETURN_IF_ERROR(LoadTraining(files_, world_, *trainer_, *resume_from_));
-  } else {
-    trainer_->InitializeParameters();
-  }
+  RETURN_IF_ERROR(LoadResumePoint());
   ModelInstance& instance = trainer_->instance();
   gemm_rate_ =
       MeasureGemmRate(instance.context(), options_.model, instance.dtype(), *world_.data_parallel);

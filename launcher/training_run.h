@@ -56,7 +56,12 @@ class TrainingRun {
   // Sizes the arena, and refuses what this host cannot hold.
   absl::Status PlanMemory();
   absl::Status PrepareDirectory(StartMode start);
-  absl::Status FindResumePoint();
+  // Finds the newest whole checkpoint with a step below `before_step` and checks that it belongs to
+  // this configuration.
+  absl::Status FindResumePoint(int64_t before_step);
+  absl::Status CheckUnchanged();
+  // Loads the resume point, or an older one if its tensors turn out to be damaged.
+  absl::Status LoadResumePoint();
   absl::Status CreateTrainer();
   absl::Status OpenRecords();
   void LogStart() const;

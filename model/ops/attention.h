@@ -31,8 +31,8 @@ struct AttentionBand {
   int64_t end = kUnbounded;
   // How q and k were rotated: Tq and Tk rows. Needed by the backward pass only, which undoes it;
   // none if they were not.
-  std::optional<RotaryTable> q_rotation;
-  std::optional<RotaryTable> k_rotation;
+  std::optional<RotaryTable> q_rotation = std::nullopt;
+  std::optional<RotaryTable> k_rotation = std::nullopt;
 };
 
 // Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with one softmax over all bands.

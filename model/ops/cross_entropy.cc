@@ -72,15 +72,16 @@ template <typename T>
 float LossOfRow(T* logits, int64_t vocab_size, int64_t stride, int64_t target,
                 CrossEntropyOutput output, float gradient_scale) {
   const float max = Max(logits, vocab_size);
-  const double sum = SumExp(logits, vocab_size, max);
   const float shifted = static_cast<float>(logits[target]) - max;
+  // Apart from the target, so that loss and gradient keep their digits when it is almost certain.
+  const double others =
+      SumExp(logits, target, max) + SumExp(logits + target + 1, vocab_size - target - 1, max);
+  const double sum = others + std::exp(static_cast<double>(shifted));
   const double loss = std::log(sum) - static_cast<double>(shifted);
   if (output == CrossEntropyOutput::kLossAndGradient) {
-    ScaledExp(logits, vocab_size, max,
-              static_cast<float>(static_cast<double>(gradient_scale) / sum));
-    // Not from the rounded exponential: 1 - p keeps its digits where p is near 1.
-    logits[target] =
-        static_cast<T>(static_cast<float>(static_cast<double>(gradient_scale) * std::expm1(-loss)));
+    const double factor = static_cast<double>(gradient_scale) / sum;
+    ScaledExp(logits, vocab_size, max, static_cast<float>(factor));
+    logits[target] = static_cast<T>(static_cast<float>(-factor * others));
     std::fill(logits + vocab_size, logits + stride, static_cast<T>(0.0F));
   }
   return static_cast<float>(loss);

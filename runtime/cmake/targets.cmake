@@ -70,6 +70,7 @@ function(panthera_test name)
     target_link_libraries(${name} PRIVATE GTest::gtest_main)
     gtest_discover_tests(
       ${name}
+      NO_PRETTY_VALUES
       DISCOVERY_TIMEOUT 120
       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS unit)
     # gtest_discover_tests cannot pass a list as a property; CTest reads this file after its own.

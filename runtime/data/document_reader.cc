@@ -151,8 +151,7 @@ CorpusPart DocumentReader::PartOfDocument() const {
   if (validation_offset_ >= 0 || options_.validation_fraction == 0) {
     return CorpusPart::kTraining;
   }
-  // Document d is set aside if the number to set aside, (d + 1/2) * fraction rounded, grows with
-  // it.
+  // Of d documents, d * fraction, rounded, are due; the one with which that number grows is taken.
   const auto due = [&](int64_t documents) {
     return std::floor(static_cast<double>(documents) * options_.validation_fraction + 0.5);
   };

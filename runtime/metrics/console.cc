@@ -35,7 +35,7 @@ std::string FormatCount(double count) {
   if (!std::isfinite(count)) {
     return "-";
   }
-  constexpr const char* kUnits[] = {"", "k", "M", "G", "T"};
+  constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E", "Z"};
   size_t unit = 0;
   // Below these bounds a number prints with three digits: 999.4 as "999", 999.5 as "1.00k".
   while (count >= 999.5 && unit + 1 < std::size(kUnits)) {

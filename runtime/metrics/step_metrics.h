@@ -8,8 +8,7 @@
 
 namespace panthera {
 
-// What one optimizer step reports, for the whole job. What a step did not measure is absent. Shares
-// are fractions of `step_seconds`, between 0 and 1, on rank 0.
+// What one optimizer step reports, for the whole job. What a step did not measure is absent.
 struct StepMetrics {
   int64_t step = 0;         // counted from 1: steps done
   int64_t total_steps = 0;  // of the whole run
@@ -20,7 +19,10 @@ struct StepMetrics {
   std::optional<double> gradient_norm;
   double step_seconds = 0;
   double tokens_per_second = 0;  // of all ranks together
+  // The model's floating-point operations per second over the rate of matrix products that the job
+  // measured at its start.
   std::optional<double> gemm_share;
+  // Fractions of step_seconds on rank 0.
   std::optional<double> communication_share;
   std::optional<double> data_share;
   int64_t bytes_sent = 0;  // by all ranks in this step

@@ -242,6 +242,13 @@ TEST_P(AttentionTest, ScratchGrowsWithTheKeysNotTheirSquare) {
   EXPECT_LE(large, 8 * small);
 }
 
+TEST_P(AttentionTest, ScratchForScoresGrowsWithTheWindowNotTheKeys) {
+  const int64_t keys = 32768;
+  const int64_t bytes = PlannedBytes(Window(Causal(1, keys, keys, 1, 1, 2), 64), dtype());
+  // What remains proportional to the keys is one row of dk and one of dv, of two elements each.
+  EXPECT_LT(bytes - keys * 2 * 2 * 4, int64_t{2} << 20);
+}
+
 TEST(AttentionDeathTest, RefusesBandsWithGapsOrOverlaps) {
   MemoryLedger ledger;
   Context ctx({DeviceKind::kCpu, 0}, ledger, kTestArenaBytes);

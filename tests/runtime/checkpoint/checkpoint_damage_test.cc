@@ -7,6 +7,7 @@
 
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/self_communicator.h"
+#include "tests/runtime/checkpoint/stepping_file_system.h"
 #include "tests/runtime/checkpoint/test_tensors.h"
 #include "tests/support/rank_harness.h"
 #include "tests/support/temp_dir.h"
@@ -23,6 +24,7 @@ using testing::LogicalTensor;
 using testing::MakeTensor;
 using testing::RankPieces;
 using testing::Split;
+using testing::SteppingFileSystem;
 
 // A run with checkpoints of steps 10 and 20, of which tests damage the newer one.
 class CheckpointDamageTest : public ::testing::Test {
@@ -146,6 +148,16 @@ TEST_F(CheckpointDamageTest, AnUnfinishedSaveIsMentioned) {
   EXPECT_THAT(found->skipped, ElementsAre("step_00000030.tmp: its save was not finished"));
 }
 
+TEST_F(CheckpointDamageTest, AnUnfinishedSaveLeavesNothingInTheNextOne) {
+  const std::string unfinished = CheckpointDirectory(dir_.path(), 30) + ".tmp";
+  ASSERT_TRUE(files_.MakeDirectories(unfinished).ok());
+  ASSERT_TRUE(WriteFile(files_, unfinished + "/model-00001-of-00002.safetensors", "half").ok());
+
+  Save(30);
+
+  EXPECT_EQ(files_.List(CheckpointDirectory(dir_.path(), 30))->size(), 3U);
+}
+
 TEST_F(CheckpointDamageTest, AFlippedBitInATensorIsFoundByEveryReaderOfItsBlock) {
   const Checkpoint checkpoint = *FindNewest(files_, group_, dir_.path())->checkpoint;
   const TensorSetRecord& set = *checkpoint.FindSet("model");
@@ -177,10 +189,17 @@ TEST_F(CheckpointDamageTest, ADamagedBlockThatNobodyWantsDoesNoHarm) {
   EXPECT_TRUE(LoadPieces(files_, group_, checkpoint, "model", first_of_three.pieces()).ok());
 }
 
-TEST(IsDamageTest, ADiskThatCannotBeReadIsNotTakenForDamage) {
-  EXPECT_TRUE(IsDamage(FileError("read", "x", ENOENT)));
-  EXPECT_FALSE(IsDamage(FileError("read", "x", EIO)));
-  EXPECT_FALSE(IsDamage(FileError("read", "x", EACCES)));
+TEST_F(CheckpointDamageTest, ADiskThatFailsOnceNeverMakesAnOlderCheckpointTheNewest) {
+  bool failed = true;
+  for (int64_t operation = 0; failed; ++operation) {
+    SteppingFileSystem faulty(operation, SteppingFileSystem::Failure::kOnce);
+    const absl::StatusOr<FoundCheckpoint> found = FindNewest(faulty, group_, dir_.path());
+    failed = faulty.operations() > operation;
+    EXPECT_EQ(found.ok(), !failed) << operation;
+    if (found.ok()) {
+      EXPECT_EQ(found->checkpoint.value().step(), 20) << operation;
+    }
+  }
 }
 
 }  // namespace

@@ -30,6 +30,19 @@ TEST(RunLockTest, ASecondRunIsRefusedNamingTheHolder) {
   EXPECT_EQ(*ReadFile(files, dir.File("lock")), "host=node7\npid=1234\njob=job42\n");
 }
 
+TEST(RunLockTest, TheSystemsLockCountsEvenIfTheTextNamesNobody) {
+  testing::TempDir dir;
+  const absl::StatusOr<RunLock> first = RunLock::Acquire(dir.path(), LockHolder::ThisProcess());
+  ASSERT_TRUE(first.ok());
+  PosixFileSystem files;
+  ASSERT_TRUE(WriteFile(files, dir.File("lock"), "host=").ok());
+
+  const absl::Status second = RunLock::Acquire(dir.path(), LockHolder::ThisProcess()).status();
+
+  EXPECT_TRUE(absl::IsFailedPrecondition(second));
+  EXPECT_THAT(std::string(second.message()), HasSubstr("in use by another process"));
+}
+
 TEST(RunLockTest, AReleasedLockCanBeTakenAgain) {
   testing::TempDir dir;
   { ASSERT_TRUE(RunLock::Acquire(dir.path(), LockHolder::ThisProcess()).ok()); }

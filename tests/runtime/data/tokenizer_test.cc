@@ -177,7 +177,7 @@ TEST_F(SentencePieceTest, ANewlineIsItsBytePiece) {
 }
 
 TEST_F(SentencePieceTest, TextMayBeCutWhereTheRulesSay) {
-  const std::string text = SampleText().substr(0, 5000);
+  const std::string text = SampleText().substr(0, 1500);
   for (const std::string* model : {model_bytes_, prefix_model_bytes_}) {
     const auto tokenizer = Open(*model);
     const CutRules rules = tokenizer->cut_rules();
@@ -218,11 +218,24 @@ TEST_F(SentencePieceTest, AModelThatNormalizesSpacesAwayHasNoCutRules) {
 
 TEST_F(SentencePieceTest, TheWordCacheGivesTheSameIds) {
   const std::string long_word(500, 'k');
-  for (const std::string* model : {model_bytes_, prefix_model_bytes_}) {
-    const auto tokenizer = Open(*model);
+  std::vector<std::string> models = {*model_bytes_, *prefix_model_bytes_};
+  // Models whose lines, or whose words, may not be encoded one by one.
+  for (const char* symbol : {"\n\n", "a\xE2\x96\x81to"}) {
+    models.push_back(TrainPlain({{"model_type", "bpe"},
+                                 {"vocab_size", "700"},
+                                 {"byte_fallback", "true"},
+                                 {"normalization_rule_name", "identity"},
+                                 {"remove_extra_whitespaces", "false"},
+                                 {"add_dummy_prefix", "false"},
+                                 {"user_defined_symbols", symbol},
+                                 {"minloglevel", "2"}}));
+  }
+  for (const std::string& model : models) {
+    const auto tokenizer = Open(model);
     TextEncoder encoder(*tokenizer);
     std::vector<std::string> texts(std::begin(kHardTexts), std::end(kHardTexts));
     texts.push_back(SampleText());
+    texts.push_back("ba to ka\n\n\nka to");
     texts.push_back(long_word + " " + long_word + "\n  " + long_word);
     // Twice, so that remembered words are used.
     for (int round = 0; round < 2; ++round) {
