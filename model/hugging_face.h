@@ -24,8 +24,9 @@ struct TextMarks {
 
 // The contents of config.json. A model is a LlamaForCausalLM; with an attention window it is a
 // MistralForCausalLM, which has the same parameters under the same names and whose sliding_window
-// counts, like ours, the token itself. `weights` is the type of the stored weights. `options` must
-// be finished (no zeros that stand for derived values).
+// counts, like ours, the token itself. `weights` is the type of the stored matrices. (The gains of
+// norms are stored in fp32; transformers rounds them to `weights` unless it is told to load all in
+// float32.) `options` must be finished (no zeros that stand for derived values).
 std::string HuggingFaceConfigJson(const ModelOptions& options, DType weights,
                                   const TextMarks& marks);
 

@@ -79,9 +79,10 @@ struct TokenizerFile {
 };
 
 // tokenizer.model, tokenizer_config.json and special_tokens_map.json: beside a model's config.json
-// they let AutoTokenizer of transformers open the directory and give the same ids (of text that
-// holds neither U+2581 nor, literally, a special token such as </s>). Empty for byte ids, which
-// have no counterpart among the tokenizer classes of transformers.
+// they let AutoTokenizer of transformers open the directory and give the same ids, except of text
+// that holds U+2581 or, literally, a special token such as </s>, and, if the model puts a space
+// before every text, of text that begins with a space: transformers then puts none. Empty for byte
+// ids, which have no counterpart among the tokenizer classes of transformers.
 std::vector<TokenizerFile> HuggingFaceTokenizerFiles(const Tokenizer& tokenizer);
 
 }  // namespace panthera

@@ -99,6 +99,20 @@ dnnl::memory::desc Describe(const Matrix& x, Transpose transpose) {
           {x.batch_stride, transposed ? 1 : x.row_stride, transposed ? x.row_stride : 1}};
 }
 
+// oneDNN 2 takes operation descriptors, which oneDNN 3 no longer has.
+template <typename Matmul>
+typename Matmul::primitive_desc DescribeMatmul(const dnnl::engine& engine,
+                                               const dnnl::memory::desc& a,
+                                               const dnnl::memory::desc& b,
+                                               const dnnl::memory::desc& c,
+                                               const dnnl::primitive_attr& attributes) {
+  if constexpr (requires { typename Matmul::desc; }) {
+    return {typename Matmul::desc(a, b, c), attributes, engine};
+  } else {
+    return {engine, a, b, c, attributes};
+  }
+}
+
 // What makes two products the same to the library.
 using ProductKey =
     std::tuple<Transpose, Transpose, Accumulate, DType, DType,
@@ -250,8 +264,7 @@ class GemmEngine::Impl {
     const dnnl::memory::desc a = Describe(p.a, p.transpose_a);
     const dnnl::memory::desc b = Describe(p.b, p.transpose_b);
     const dnnl::memory::desc c = Describe(p.c, Transpose::kNo);
-    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(a, b, c), attributes,
-                                                   engine_);
+    const auto description = DescribeMatmul<dnnl::matmul>(engine_, a, b, c, attributes);
     auto primitive = std::make_unique<Primitive>(
         Primitive{dnnl::matmul(description), a, b, c, description.scratchpad_desc()});
     return *compiled_.emplace(key, std::move(primitive)).first->second;
