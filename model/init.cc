@@ -1,7 +1,5 @@
 #include "model/init.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,13 +7,10 @@
 
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/philox.h"
+#include "runtime/params/name_hash.h"
 
 namespace panthera {
 namespace {
-
-uint64_t KeyOf(int64_t seed, const std::string& name) {
-  return XXH64(name.data(), name.size(), static_cast<uint64_t>(seed));
-}
 
 // Standard normal number `index` of the stream `key`: each draw of four words gives two pairs.
 double Normal(uint64_t key, int64_t index) {
@@ -59,7 +54,7 @@ void InitializeShards(ParameterStore& params, int64_t seed) {
     }
     for (const ShardSegment& segment : params.segments({g})) {
       const ParamSpec& spec = params.spec(segment.param);
-      FillSegment(shard, segment, spec, KeyOf(seed, spec.name));
+      FillSegment(shard, segment, spec, HashName(spec.name, static_cast<uint64_t>(seed)));
     }
   }
 }

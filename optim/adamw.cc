@@ -4,6 +4,7 @@
 
 #include "optim/shard_blocks.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -51,8 +52,7 @@ AdamWFactors Factors(const OptimOptions& options, const StepInput& input) {
 AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
              Communicator& data_parallel)
     : Optimizer(options, store, data_parallel),
-      moment1_(ctx, store, "moment1",
-               options.momentum == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32),
+      moment1_(ctx, store, "moment1", StateDType(options.momentum)),
       moment2_(ctx, store, "moment2", DType::kF32) {}
 
 void AdamW::Step(Context& ctx, const StepInput& input) {
@@ -73,8 +73,8 @@ void AdamW::Step(Context& ctx, const StepInput& input) {
       float moment2[kChunkElements];
       ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
         const int64_t begin = block.shard_begin + offset;
-        LoadFloats(state1, begin, count, moment1);
-        LoadFloats(state2, begin, count, moment2);
+        LoadRow(state1, begin, count, moment1);
+        LoadRow(state2, begin, count, moment2);
         ReadWeights(weights, begin, count, theta);
         AdamWStep(factors, decay(block.param), gradients.data<float>() + begin, count, moment1,
                   moment2, theta);
@@ -87,12 +87,8 @@ void AdamW::Step(Context& ctx, const StepInput& input) {
 }
 
 void AdamW::ForEachState(StateVisitor visit) const {
-  for (int i = 0; i < store().num_groups(); ++i) {
-    visit(moment1_.name(), GroupId{i}, moment1_.shard(GroupId{i}));
-  }
-  for (int i = 0; i < store().num_groups(); ++i) {
-    visit(moment2_.name(), GroupId{i}, moment2_.shard(GroupId{i}));
-  }
+  moment1_.ForEach(visit);
+  moment2_.ForEach(visit);
 }
 
 }  // namespace panthera

@@ -10,17 +10,12 @@
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
 
 constexpr int64_t kTaskElements = 16 * 1024;
-
-PANTHERA_SIMD void RoundRow(const float* in, int64_t count, BF16* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = BF16(in[i]);
-  }
-}
 
 PANTHERA_SIMD void ScaleRow(float scale, int64_t count, float* values) {
   for (int64_t i = 0; i < count; ++i) {
@@ -32,7 +27,7 @@ void RoundToBf16(const Tensor& in, Tensor out) {
   const float* from = in.data<float>();
   BF16* to = out.data<BF16>();
   ParallelFor(in.elements(), kTaskElements,
-              [&](int64_t begin, int64_t end) { RoundRow(from + begin, end - begin, to + begin); });
+              [&](int64_t begin, int64_t end) { StoreRow(from + begin, end - begin, to + begin); });
 }
 
 void Scale(float scale, Tensor tensor) {

@@ -22,16 +22,14 @@ namespace panthera {
 //     BeginMicroStep(i, k); backward pass through Target and GroupComplete; FinishMicroStep();
 //   optimizer.Step with gradient_shards()
 //
-// Accumulation::kGradient   Each rank adds its k gradients in one fp32 buffer of all parameters.
-//                           During the last micro-step each complete group is exchanged, and the
-//                           mean over micro-steps and ranks of this rank's shard ends in that
-//                           buffer.
-// Accumulation::kMomentum   Gradients live in two slots, as large as the two largest sharded
-// groups;
-//                           a group holds one from its first Target to its GroupComplete, which
-//                           exchanges it and folds it into the optimizer's momentum. A tied
-//                           embedding table holds one through the whole backward pass, so other
-//                           groups must complete one after the other.
+// Accumulation::kGradient: each rank adds its k gradients in one fp32 buffer of all parameters.
+// During the last micro-step each complete group is exchanged, and the mean over micro-steps and
+// ranks of this rank's shard ends in that buffer.
+//
+// Accumulation::kMomentum: gradients live in two slots, as large as the two largest sharded groups.
+// A group holds one from its first Target to its GroupComplete, which exchanges it and folds it
+// into the optimizer's momentum. A tied embedding table holds one through the whole backward pass,
+// so other groups must complete one after the other.
 //
 // Replicated groups are small and have memory of their own. Gradients travel in the dtype of the
 // group's values; a bf16 group is rounded once, to nearest, when it is sent. With one rank nothing
@@ -60,13 +58,11 @@ class GradSync final : public GradientSink {
   // All of them by GroupId::index, as StepInput takes them; empty with kMomentum.
   std::span<const Tensor> gradient_shards() const { return shards_; }
 
-  // The Euclidean norm over all parameters of
-  //   kGradient   the mean gradient over micro-steps and ranks, before clipping;
-  //   kMomentum   each micro-step's mean gradient over ranks, of which the root mean square over
-  //   the
-  //               micro-steps is taken. With k > 1 it is larger than the above: the noise of
-  //               the micro-steps does not average out.
-  // The same bits on every rank, and for every number of ranks given equal gradients. 0 on kMeta.
+  // The Euclidean norm over all parameters, before clipping. With kGradient that of the mean
+  // gradient over micro-steps and ranks. With kMomentum the root mean square, over micro-steps, of
+  // the norm of each one's mean gradient over ranks: with k > 1 it is larger, because the noise of
+  // micro-steps does not average out. The same bits on every rank, and for every number of ranks
+  // given equal gradients. 0 on kMeta.
   double gradient_norm() const { return gradient_norm_; }
 
  private:

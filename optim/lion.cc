@@ -2,6 +2,7 @@
 
 #include "optim/shard_blocks.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -32,8 +33,7 @@ PANTHERA_SIMD void LionStep(const LionFactors& factors, float decay, const float
 Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
            Communicator& data_parallel)
     : Optimizer(options, store, data_parallel),
-      momentum_(ctx, store, "momentum",
-                options.momentum == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32) {}
+      momentum_(ctx, store, "momentum", StateDType(options.momentum)) {}
 
 void Lion::Step(Context& ctx, const StepInput& input) {
   const LionFactors factors = {input.gradient_scale,
@@ -56,7 +56,7 @@ void Lion::Step(Context& ctx, const StepInput& input) {
       float momentum[kChunkElements];
       ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
         const int64_t begin = block.shard_begin + offset;
-        LoadFloats(state, begin, count, momentum);
+        LoadRow(state, begin, count, momentum);
         ReadWeights(weights, begin, count, theta);
         LionStep(factors, decay(block.param), gradients.data<float>() + begin, count, momentum,
                  theta);
@@ -67,10 +67,6 @@ void Lion::Step(Context& ctx, const StepInput& input) {
   }
 }
 
-void Lion::ForEachState(StateVisitor visit) const {
-  for (int i = 0; i < store().num_groups(); ++i) {
-    visit(momentum_.name(), GroupId{i}, momentum_.shard(GroupId{i}));
-  }
-}
+void Lion::ForEachState(StateVisitor visit) const { momentum_.ForEach(visit); }
 
 }  // namespace panthera

@@ -1,33 +1,15 @@
 #include "optim/optimizer.h"
 
-#include <string>
-
 #include "optim/adamw.h"
 #include "optim/lion.h"
 #include "optim/tiger.h"
 #include "runtime/base/check.h"
+#include "runtime/params/name_hash.h"
 
 namespace panthera {
-namespace {
-
-// 64-bit FNV-1a (Fowler, Noll, Vo): the same number in every build and on every machine.
-uint64_t HashName(const std::string& name) {
-  uint64_t hash = 0xCBF29CE484222325U;
-  for (const char c : name) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
-  }
-  return hash;
-}
-
-}  // namespace
-
 Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store,
                      Communicator& data_parallel)
-    : options_(options), store_(store), data_parallel_(data_parallel) {
-  for (int i = 0; i < store.num_params(); ++i) {
-    name_hashes_.push_back(HashName(store.spec(ParamId{i}).name));
-  }
-}
+    : options_(options), store_(store), data_parallel_(data_parallel) {}
 
 void Optimizer::FoldGradient(Context& /*ctx*/, GroupId /*group*/, const Tensor& /*contributions*/,
                              const FoldInput& /*input*/) {
@@ -41,8 +23,8 @@ float Optimizer::decay(ParamId id) const {
 }
 
 RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
-  return {name_hashes_[static_cast<size_t>(id.index)] ^ input.rounding_key,
-          static_cast<uint64_t>(input.step)};
+  return {HashName(store_.spec(id).name, input.rounding_key),
+          static_cast<uint64_t>(input.step) + 1};
 }
 
 const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -44,8 +43,7 @@ struct StepInput {
   uint64_t rounding_key = 0;
 };
 
-// Updates this rank's shards of all parameters. Owns the state: tensors like the shards, one or
-// two.
+// Updates this rank's shards of all parameters. Owns the state: one or two tensors like each shard.
 //
 // All arithmetic is fp32, element by element, and sums go over the fixed blocks of ParameterStore:
 // weights and state have the same bits for every number of threads and of data-parallel ranks,
@@ -81,10 +79,10 @@ class Optimizer {
   const OptimOptions& options() const { return options_; }
   ParameterStore& store() const { return store_; }
   Communicator& data_parallel() const { return data_parallel_; }
-  // The decay of a parameter: optim.weight_decay for matrices and embeddings, 0 for gains and
-  // biases.
+  // optim.weight_decay for matrices and embeddings, 0 for gains and biases.
   float decay(ParamId id) const;
-  // Where the random bits for rounding a parameter come from: key and name are hashed together.
+  // Where the random bits for rounding a parameter come from: stream step + 1 of the key
+  // HashName(name, rounding_key). Stream 0 is left to initial values, whose key may be the same.
   RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
   // The gradient shard of a group for algorithms that need one.
   const Tensor& gradient(GroupId id, const StepInput& input) const;
@@ -93,7 +91,6 @@ class Optimizer {
   OptimOptions options_;
   ParameterStore& store_;
   Communicator& data_parallel_;
-  std::vector<uint64_t> name_hashes_;
 };
 
 // `options` must have been finished.

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "runtime/base/simd.h"
 
@@ -11,30 +10,6 @@ namespace {
 
 PANTHERA_INLINE inline float FlushTiny(float value) {
   return std::fabs(value) < std::numeric_limits<float>::min() ? 0.0F : value;
-}
-
-PANTHERA_SIMD void LoadBf16(const BF16* in, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = static_cast<float>(in[i]);
-  }
-}
-
-PANTHERA_SIMD void LoadFp32(const float* in, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = in[i];
-  }
-}
-
-PANTHERA_SIMD void AddBf16(const BF16* in, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] += static_cast<float>(in[i]);
-  }
-}
-
-PANTHERA_SIMD void AddFp32(const float* in, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] += in[i];
-  }
 }
 
 PANTHERA_SIMD void StoreBf16(const float* in, int64_t count, BF16* out) {
@@ -65,20 +40,14 @@ StateShards::StateShards(Context& ctx, const ParameterStore& store, const char* 
   }
 }
 
-void LoadFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
-  if (tensor.dtype() == DType::kBF16) {
-    LoadBf16(tensor.data<BF16>() + begin, count, out);
-  } else {
-    LoadFp32(tensor.data<float>() + begin, count, out);
+void StateShards::ForEach(Optimizer::StateVisitor visit) const {
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    visit(name_, GroupId{static_cast<int>(i)}, shards_[i]);
   }
 }
 
-void AddFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
-  if (tensor.dtype() == DType::kBF16) {
-    AddBf16(tensor.data<BF16>() + begin, count, out);
-  } else {
-    AddFp32(tensor.data<float>() + begin, count, out);
-  }
+DType StateDType(MomentumStorage storage) {
+  return storage == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32;
 }
 
 void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in) {

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "optim/optimizer.h"
+#include "optim/options.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
@@ -16,8 +18,9 @@ class StateShards {
  public:
   StateShards(Context& ctx, const ParameterStore& store, const char* name, DType dtype);
 
-  const char* name() const { return name_; }
   const Tensor& shard(GroupId id) const { return shards_[static_cast<size_t>(id.index)]; }
+  // visit(name, group, shard) for every group.
+  void ForEach(Optimizer::StateVisitor visit) const;
 
  private:
   const char* name_;
@@ -25,10 +28,8 @@ class StateShards {
   std::vector<Tensor> shards_;
 };
 
-// out[i] = element begin + i of an fp32 or bf16 tensor. CPU memory only, as below.
-void LoadFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out);
-// out[i] += element begin + i.
-void AddFloats(const Tensor& tensor, int64_t begin, int64_t count, float* out);
+// The type of the state that optim.momentum names.
+DType StateDType(MomentumStorage storage);
 // Element begin + i = in[i], rounded to nearest (bf16), or 0 where |in[i]| < 2^-126.
 void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in);
 // The sum of in[i]^2: fp32 inside a chunk (see SumTerms).

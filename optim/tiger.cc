@@ -5,6 +5,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -51,8 +52,7 @@ double RootMean(double sum_of_squares, int64_t elements) {
 Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
              Communicator& data_parallel)
     : Optimizer(options, store, data_parallel),
-      momentum_(ctx, store, "momentum",
-                options.momentum == MomentumStorage::kBf16 ? DType::kBF16 : DType::kF32),
+      momentum_(ctx, store, "momentum", StateDType(options.momentum)),
       squares_(ctx, store, data_parallel, "weight sums",
                [&](GroupId id) { return HoldsMatrix(store, id); }),
       rates_(static_cast<size_t>(store.num_params())) {}
@@ -79,11 +79,11 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
     double squares = 0;
     ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
       const int64_t begin = block.shard_begin + offset;
-      LoadFloats(flat, begin, count, sum);
+      LoadRow(flat, begin, count, sum);
       for (int64_t rank = 1; rank < contributions.size(0); ++rank) {
-        AddFloats(flat, rank * layout.shard_elements + begin, count, sum);
+        AddRow(flat, rank * layout.shard_elements + begin, count, sum);
       }
-      LoadFloats(momentum, begin, count, blended);
+      LoadRow(momentum, begin, count, blended);
       Blend(keep, take, sum, count, blended);
       StoreState(momentum, begin, count, blended);
       if (wants_squares) {
@@ -139,7 +139,7 @@ void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, con
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    LoadFloats(momentum, begin, count, direction);
+    LoadRow(momentum, begin, count, direction);
     ReadWeights(weights, begin, count, theta);
     SignStep(static_cast<float>(rate), decay(block.param), direction, count, theta);
     WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
@@ -165,10 +165,6 @@ void Tiger::Step(Context& ctx, const StepInput& input) {
   }
 }
 
-void Tiger::ForEachState(StateVisitor visit) const {
-  for (int i = 0; i < store().num_groups(); ++i) {
-    visit(momentum_.name(), GroupId{i}, momentum_.shard(GroupId{i}));
-  }
-}
+void Tiger::ForEachState(StateVisitor visit) const { momentum_.ForEach(visit); }
 
 }  // namespace panthera

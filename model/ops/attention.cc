@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -25,12 +26,7 @@ PANTHERA_SIMD double ScoresToExp(float* scores, int64_t count, float max, float 
   });
 }
 
-PANTHERA_SIMD void Narrow(const float* values, int64_t count, BF16* narrow) {
-  PANTHERA_INDEPENDENT
-  for (int64_t j = 0; j < count; ++j) {
-    narrow[j] = BF16(values[j]);
-  }
-}
+void Narrow(const float* values, int64_t count, BF16* narrow) { StoreRow(values, count, narrow); }
 
 // Values and narrow ones are the same memory in fp32.
 void Narrow(const float* /*values*/, int64_t /*count*/, float* /*narrow*/) {}
@@ -202,7 +198,10 @@ void AttentionForward(Context& ctx, std::span<const AttentionBand> bands, const 
   if (tasks == 0 || args.sizes.queries == 0) {
     return;
   }
-  const int64_t workers = AttentionWorkers(tasks);
+  const int64_t workers = AttentionWorkers(ctx, tasks);
+  if (workers == 0) {
+    return;
+  }
   const int64_t rows = std::min(kBlockQueries, args.sizes.queries);
   const int64_t columns = RoundUp(MostScoreColumns(bands, args.sizes), kSumLanes);
   const Arena::Scope scope(ctx.arena());

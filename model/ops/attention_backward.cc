@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -48,22 +49,6 @@ PANTHERA_SIMD void ScoreGradient(const float* scores, const float* dp, const Row
                                  int64_t count, BF16* p, BF16* ds) {
   ScoreGradientOf(scores, dp, row, count, p, ds);
 }
-
-PANTHERA_SIMD void AddTo(const float* row, int64_t width, float* sum) {
-  PANTHERA_INDEPENDENT
-  for (int64_t c = 0; c < width; ++c) {
-    sum[c] += row[c];
-  }
-}
-
-PANTHERA_SIMD void Store(const float* row, int64_t width, BF16* out) {
-  PANTHERA_INDEPENDENT
-  for (int64_t c = 0; c < width; ++c) {
-    out[c] = BF16(row[c]);
-  }
-}
-
-void Store(const float* row, int64_t width, float* out) { std::copy_n(row, width, out); }
 
 struct BackwardArguments {
   AttentionSizes sizes;
@@ -147,8 +132,8 @@ class BackwardWorker {
     if (!products_.plans()) {
       const int64_t width = args_.sizes.width;
       for (int64_t r = 0; r < block.rows; ++r) {
-        Store(scratch_.dq.data<float>() + r * width, width,
-              args_.dq.template at<T>(block.b, block.row + r, block.h));
+        StoreRow(scratch_.dq.data<float>() + r * width, width,
+                 args_.dq.template at<T>(block.b, block.row + r, block.h));
       }
     }
   }
@@ -233,7 +218,7 @@ class BackwardWorker {
       RotateRow(row, rotation->cos.data<float>() + t * pairs,
                 rotation->sin.data<float>() + t * pairs, -1.0F, pairs, row);
     }
-    AddTo(row, width, sum);
+    AddRow(row, width, sum);
   }
 
   void StoreKeyGradients(int64_t b, int64_t k) {
@@ -246,8 +231,8 @@ class BackwardWorker {
         AddTurnedBack(scratch_.dk.data<float>() + (static_cast<int64_t>(index) * keys + j) * width,
                       args_.bands[index].k_rotation, j, sum);
       }
-      Store(sum, width, args_.dk.template at<T>(b, j, k));
-      Store(scratch_.dv.data<float>() + j * width, width, args_.dv.template at<T>(b, j, k));
+      StoreRow(sum, width, args_.dk.template at<T>(b, j, k));
+      StoreRow(scratch_.dv.data<float>() + j * width, width, args_.dv.template at<T>(b, j, k));
     }
   }
 
@@ -293,7 +278,10 @@ BackwardScratch ScratchOf(const BackwardScratch& all, int64_t worker, int64_t wo
 template <typename T>
 void Backward(Context& ctx, const BackwardArguments& args) {
   const int64_t tasks = args.sizes.batch * args.sizes.kv_heads;
-  const int64_t workers = AttentionWorkers(tasks);
+  const int64_t workers = AttentionWorkers(ctx, tasks);
+  if (workers == 0) {
+    return;
+  }
   const Arena::Scope scope(ctx.arena());
   const BackwardScratch all = AllocateScratch(ctx, args, workers);
 

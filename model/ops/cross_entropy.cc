@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -15,10 +15,8 @@ namespace {
 // A block of logits as floats, in `scratch` unless they are floats already.
 const float* Widened(const float* logits, int64_t /*count*/, float* /*scratch*/) { return logits; }
 
-PANTHERA_SIMD const float* Widened(const BF16* logits, int64_t count, float* scratch) {
-  for (int64_t v = 0; v < count; ++v) {
-    scratch[v] = static_cast<float>(logits[v]);
-  }
+const float* Widened(const BF16* logits, int64_t count, float* scratch) {
+  LoadRow(logits, count, scratch);
   return scratch;
 }
 

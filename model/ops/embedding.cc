@@ -4,27 +4,12 @@
 #include <cstdint>
 #include <cstring>
 
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
-#include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
-
-PANTHERA_SIMD void AddRow(const float* row, int64_t width, float* sum) {
-  PANTHERA_INDEPENDENT
-  for (int64_t c = 0; c < width; ++c) {
-    sum[c] += row[c];
-  }
-}
-
-PANTHERA_SIMD void AddRow(const BF16* row, int64_t width, float* sum) {
-  PANTHERA_INDEPENDENT
-  for (int64_t c = 0; c < width; ++c) {
-    sum[c] += static_cast<float>(row[c]);
-  }
-}
 
 // Positions in the order of their tokens, those of one token ascending. `ends` [V] gets the end of
 // every token's run in `order`; token v's run begins where that of v - 1 ends.

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <cstdint>
 
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/shape.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -24,20 +24,6 @@ PANTHERA_INLINE inline double SquaresOf(const T* x, int64_t width) {
 }
 PANTHERA_SIMD double Squares(const float* x, int64_t width) { return SquaresOf(x, width); }
 PANTHERA_SIMD double Squares(const BF16* x, int64_t width) { return SquaresOf(x, width); }
-
-template <typename T>
-PANTHERA_INLINE inline void SumOf(const T* x, const T* branch, int64_t width, T* sum) {
-  PANTHERA_INDEPENDENT
-  for (int64_t c = 0; c < width; ++c) {
-    sum[c] = static_cast<T>(static_cast<float>(x[c]) + static_cast<float>(branch[c]));
-  }
-}
-PANTHERA_SIMD void Sum(const float* x, const float* branch, int64_t width, float* sum) {
-  SumOf(x, branch, width, sum);
-}
-PANTHERA_SIMD void Sum(const BF16* x, const BF16* branch, int64_t width, BF16* sum) {
-  SumOf(x, branch, width, sum);
-}
 
 template <typename T>
 PANTHERA_INLINE inline void ScaledRow(const T* x, const float* gain, float rstd, int64_t width,
@@ -199,7 +185,7 @@ void AddRmsNorm(Context& ctx, const Tensor& x, const Tensor& branch, const Tenso
     ParallelFor(x.size(0), RowGrain(width), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         T* row = sum.data<T>() + n * width;
-        Sum(x.data<T>() + n * width, branch.data<T>() + n * width, width, row);
+        StoreSum(x.data<T>() + n * width, branch.data<T>() + n * width, width, row);
         const float reciprocal = ReciprocalRms(Squares(row, width), width, eps);
         rstd.data<float>()[n] = reciprocal;
         Scale(row, gain.data<float>(), reciprocal, width, y.data<T>() + n * width);

@@ -3,10 +3,10 @@
 #include <cmath>
 
 #include "model/ops/rotate_row.h"
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {

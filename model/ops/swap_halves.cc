@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 

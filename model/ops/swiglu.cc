@@ -2,10 +2,10 @@
 
 #include <cstdint>
 
-#include "model/ops/rows.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {

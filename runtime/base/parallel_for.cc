@@ -20,7 +20,7 @@ void ParallelFor(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, i
     }
     return;
   }
-#pragma omp parallel num_threads(static_cast<int>(threads))
+#pragma omp parallel num_threads(static_cast <int>(threads))
   {
     const int64_t team = omp_get_num_threads();
     const int64_t member = omp_get_thread_num();

@@ -67,7 +67,8 @@ absl::Status LocateTensors(FileSystem& files, const std::string& directory,
   return absl::OkStatus();
 }
 
-// Rank 0's search: the name of the newest whole checkpoint, or "", and why others were skipped.
+// Rank 0's search: the name of the newest checkpoint that is whole and finite, or "", and why
+// others were skipped.
 struct SearchResult {
   std::string name;
   std::vector<std::string> skipped;
@@ -88,9 +89,13 @@ absl::StatusOr<SearchResult> Search(FileSystem& files, const std::string& run_di
     }
     const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(
         files, absl::StrCat(CheckpointsDirectory(run_directory), "/", directory.name()));
-    if (checkpoint.ok()) {
+    if (checkpoint.ok() && checkpoint->manifest().finite) {
       result.name = directory.name();
       break;
+    }
+    if (checkpoint.ok()) {
+      result.skipped.push_back(directory.name() + ": it holds numbers that are not finite");
+      continue;
     }
     if (!IsDamage(checkpoint.status())) {
       return checkpoint.status();

@@ -121,9 +121,9 @@ struct FoundCheckpoint {
   std::vector<std::string> skipped;
 };
 
-// The newest whole checkpoint of a run with a step below `before_step`; none is no error, but a
-// disk that cannot be read is. Collective; every rank gets the same answer, on which rank 0
-// decides.
+// The newest checkpoint of a run that is whole, holds only finite numbers and has a step below
+// `before_step`; none is no error, but a disk that cannot be read is. Collective; every rank gets
+// the same answer, on which rank 0 decides.
 absl::StatusOr<FoundCheckpoint> FindNewest(
     FileSystem& files, HostGroup& group, const std::string& run_directory,
     int64_t before_step = std::numeric_limits<int64_t>::max());

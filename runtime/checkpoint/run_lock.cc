@@ -135,8 +135,8 @@ RunLock::~RunLock() { Release(); }
 
 void RunLock::Release() {
   if (descriptor_ >= 0) {
-    // The file stays: removing it could let two later runs lock two different files. Where it cannot
-    // be emptied, its text names a process that will be found dead.
+    // The file stays: removing it could let two later runs lock two different files. Where it
+    // cannot be emptied, its text names a process that will be found dead.
     [[maybe_unused]] const int emptied = ftruncate(descriptor_, 0);
     close(descriptor_);
     descriptor_ = -1;

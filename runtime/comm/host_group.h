@@ -23,7 +23,6 @@ class HostGroup {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual void Barrier() = 0;
   // Every rank's bytes, in rank order, on every rank. Lengths may differ.
   virtual std::vector<std::string> AllGather(const std::string& bytes) = 0;
   // Rank `root`'s bytes on every rank.

@@ -28,7 +28,6 @@ class PlanHostGroup final : public HostGroup {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void Barrier() override {}
   std::vector<std::string> AllGather(const std::string& bytes) override;
   std::string Broadcast(const std::string& bytes, int root) override;
 

@@ -1,13 +1,13 @@
 #include "runtime/comm/reduce.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -15,30 +15,6 @@ namespace {
 // Sums of this many columns stay in the first-level cache while the rows go by.
 constexpr int64_t kBlock = 1024;
 constexpr int64_t kGrain = 16 * kBlock;
-
-PANTHERA_SIMD void LoadRow(const float* row, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; ++i) {
-    sum[i] = row[i];
-  }
-}
-
-PANTHERA_SIMD void LoadRowBf16(const BF16* row, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; ++i) {
-    sum[i] = static_cast<float>(row[i]);
-  }
-}
-
-PANTHERA_SIMD void AddRow(const float* row, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; ++i) {
-    sum[i] += row[i];
-  }
-}
-
-PANTHERA_SIMD void AddRowBf16(const BF16* row, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; ++i) {
-    sum[i] += static_cast<float>(row[i]);
-  }
-}
 
 PANTHERA_SIMD void StoreScaled(const float* sum, int64_t count, float scale, float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -56,18 +32,9 @@ PANTHERA_SIMD void AddScaled(const float* sum, int64_t count, float scale, float
 void SumColumns(const Tensor& rows, int64_t begin, int64_t count, float* sum) {
   const int64_t num_rows = rows.size(0);
   const int64_t width = rows.elements() / num_rows;
-  if (rows.dtype() == DType::kF32) {
-    const float* data = rows.data<float>() + begin;
-    LoadRow(data, count, sum);
-    for (int64_t r = 1; r < num_rows; ++r) {
-      AddRow(data + r * width, count, sum);
-    }
-  } else {
-    const BF16* data = rows.data<BF16>() + begin;
-    LoadRowBf16(data, count, sum);
-    for (int64_t r = 1; r < num_rows; ++r) {
-      AddRowBf16(data + r * width, count, sum);
-    }
+  LoadRow(rows, begin, count, sum);
+  for (int64_t r = 1; r < num_rows; ++r) {
+    AddRow(rows, r * width + begin, count, sum);
   }
 }
 
@@ -137,19 +104,8 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
   });
 }
 
-void ReduceScatterSum(Communicator& comm, const Tensor& send, Tensor staging, float scale,
-                      Accumulate accumulate, Tensor out, Stream& stream) {
-  comm.AllToAll(send, staging, stream);
-  SumRows(staging, scale, accumulate, out, stream);
-}
-
 void AllReduceSum(Communicator& comm, std::span<double> values, Stream& stream) {
   AllReduce(comm, values, stream, [](double a, double b) { return a + b; });
-}
-
-void AllReduceMax(Communicator& comm, std::span<double> values, Stream& stream) {
-  AllReduce(comm, values, stream,
-            [](double a, double b) { return std::isnan(a) || a > b ? a : b; });
 }
 
 void AllReduceOr(Communicator& comm, std::span<uint8_t> flags, Stream& stream) {

@@ -23,22 +23,12 @@ namespace panthera {
 void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Tensor out,
              Stream& stream);
 
-// The sum over ranks of what each holds for this one: an all-to-all of `send` into `staging`, then
-// SumRows(staging, scale, accumulate, out). May block on the peers.
-//
-//   send, staging  [size, ...], fp32 or bf16, not overlapping; staging is overwritten
-//   out            fp32, as many elements as one row
-void ReduceScatterSum(Communicator& comm, const Tensor& send, Tensor staging, float scale,
-                      Accumulate accumulate, Tensor out, Stream& stream);
-
-// The following three are for a few host numbers per step: an all-gather, then a loop in rank
+// The following two are for a few host numbers per step: an all-gather, then a loop in rank
 // order. All ranks pass the same count and get the same bits. On a stream of kMeta they count the
 // traffic and leave the values alone. May block on the peers.
 
 // values[i] = (((v_0[i] + v_1[i]) + v_2[i]) + ...), v_r being rank r's values.
 void AllReduceSum(Communicator& comm, std::span<double> values, Stream& stream);
-// values[i] = the largest of the ranks' values; NaN if one of them is NaN.
-void AllReduceMax(Communicator& comm, std::span<double> values, Stream& stream);
 // flags[i] = 1 if any rank's flag i is not 0, else 0.
 void AllReduceOr(Communicator& comm, std::span<uint8_t> flags, Stream& stream);
 

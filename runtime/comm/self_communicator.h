@@ -25,7 +25,6 @@ class SelfHostGroup final : public HostGroup {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  void Barrier() override {}
   std::vector<std::string> AllGather(const std::string& bytes) override { return {bytes}; }
   std::string Broadcast(const std::string& bytes, int root) override;
 };

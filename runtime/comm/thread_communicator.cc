@@ -202,11 +202,6 @@ class ThreadHostGroup final : public HostGroup {
   int rank() const override { return index_; }
   int size() const override { return group_.size(); }
 
-  void Barrier() override {
-    (void)group_.Begin(index_, {.verb = "Barrier"}, Lengths::kEqual);
-    group_.End(index_);
-  }
-
   std::vector<std::string> AllGather(const std::string& bytes) override {
     std::vector<std::string> all;
     for (const ThreadCall& call : Begin("host AllGather", bytes, 0)) {

@@ -46,6 +46,14 @@ absl::Status CheckAll(const std::vector<TokenSource>& sources, int64_t vocab_siz
   return absl::OkStatus();
 }
 
+int64_t CountTokens(const std::vector<TokenSource>& sources) {
+  int64_t tokens = 0;
+  for (const TokenSource& source : sources) {
+    tokens += source.tokens();
+  }
+  return tokens;
+}
+
 absl::Status FillRow(const Place& place, const SampleFormat& format, int32_t* tokens,
                      int32_t* targets) {
   const int64_t length = format.sequence_length;
@@ -116,21 +124,7 @@ absl::Status DataLoader::Fill(int64_t first, Tensor tokens, Tensor targets) cons
   });
 }
 
-int64_t DataLoader::samples() const {
-  int64_t samples = 0;
-  for (const TokenSource& source : sources_) {
-    samples += SamplesIn(source, format_.sequence_length);
-  }
-  return samples;
-}
-
-int64_t DataLoader::tokens() const {
-  int64_t tokens = 0;
-  for (const TokenSource& source : sources_) {
-    tokens += source.tokens();
-  }
-  return tokens;
-}
+int64_t DataLoader::tokens() const { return CountTokens(sources_); }
 
 absl::StatusOr<ValidationSet> ValidationSet::Open(std::span<const DataSource> sources,
                                                   const SampleFormat& format, int64_t max_samples) {
@@ -154,6 +148,8 @@ absl::StatusOr<ValidationSet> ValidationSet::Open(std::span<const DataSource> so
 ValidationSet::ValidationSet(std::vector<TokenSource> sources, const SampleFormat& format,
                              std::vector<int64_t> begins)
     : sources_(std::move(sources)), format_(format), begins_(std::move(begins)) {}
+
+int64_t ValidationSet::tokens() const { return CountTokens(sources_); }
 
 absl::Status ValidationSet::CheckVocabulary() const {
   return CheckAll(sources_, format_.vocab_size);

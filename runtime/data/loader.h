@@ -47,8 +47,7 @@ class DataLoader {
   // error that names file and position; the tensors are then partly written.
   absl::Status Fill(int64_t first, Tensor tokens, Tensor targets) const;
 
-  // Samples and ids of one pass over every source.
-  int64_t samples() const;
+  // Ids of one pass over every source.
   int64_t tokens() const;
   // Where global sample g comes from.
   SampleOrder::Sample At(int64_t g) const { return order_.At(g); }
@@ -71,6 +70,8 @@ class ValidationSet {
                                             const SampleFormat& format, int64_t max_samples);
 
   int64_t size() const { return begins_.back(); }
+  // Ids of the whole sources, beyond those of the samples.
+  int64_t tokens() const;
   // As DataLoader::CheckVocabulary.
   absl::Status CheckVocabulary() const;
   // As DataLoader::Fill, with samples [first, first + B) of [0, size()).

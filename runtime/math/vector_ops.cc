@@ -1,8 +1,13 @@
 #include "runtime/math/vector_ops.h"
 
+#include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cstring>
 
 #include "runtime/base/parallel_for.h"
+#include "runtime/base/simd.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -22,6 +27,23 @@ void AddRows(const T* x, int64_t rows, int64_t columns, double* sums) {
     for (int64_t column = 0; column < columns; ++column) {
       sums[column] += static_cast<double>(x[row * columns + column]);
     }
+  }
+}
+
+// Without their sign bits, floats are ordered as their patterns are, and every NaN is above
+// infinity: the largest pattern does not depend on the order of comparisons.
+PANTHERA_SIMD uint32_t LargestMagnitude(const float* row, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(row[i]) & 0x7FFFFFFFU;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
+}
+
+void RaiseTo(uint32_t candidate, std::atomic<uint32_t>& largest) {
+  uint32_t seen = largest.load();
+  while (seen < candidate && !largest.compare_exchange_weak(seen, candidate)) {
   }
 }
 
@@ -59,6 +81,28 @@ void AddColumnSums(Context& ctx, const Tensor& x, Tensor sums) {
   } else {
     AddRows(x.data<int32_t>(), x.size(0), x.size(1), sums.data<double>());
   }
+}
+
+void MaxAbs(Context& ctx, const Tensor& x, Tensor largest) {
+  CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16) << x.dtype();
+  CHECK_SHAPE(largest, 1);
+  CHECK_EQ(largest.dtype(), DType::kF32);
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  constexpr int64_t kChunk = 4096;
+  std::atomic<uint32_t> pattern = 0;
+  ParallelFor(x.elements(), RowGrain(1), [&](int64_t begin, int64_t end) {
+    float chunk[kChunk];
+    uint32_t mine = 0;
+    for (int64_t first = begin; first < end; first += kChunk) {
+      const int64_t count = std::min(kChunk, end - first);
+      LoadRow(x, first, count, chunk);
+      mine = std::max(mine, LargestMagnitude(chunk, count));
+    }
+    RaiseTo(mine, pattern);
+  });
+  largest.data<float>()[0] = std::bit_cast<float>(pattern.load());
 }
 
 }  // namespace panthera

@@ -17,6 +17,10 @@ void AddSum(Context& ctx, const Tensor& x, Tensor sum);
 //   x [B, T] fp32 or i32;  sums [T] fp64
 void AddColumnSums(Context& ctx, const Tensor& x, Tensor sums);
 
+// largest[0] = the largest |x[i]|: NaN if some x[i] is NaN, 0 if there is none.
+//   x fp32 or bf16, any shape;  largest [1] fp32
+void MaxAbs(Context& ctx, const Tensor& x, Tensor largest);
+
 }  // namespace panthera
 
 #endif  // PANTHERA_RUNTIME_MATH_VECTOR_OPS_H_

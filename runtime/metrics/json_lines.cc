@@ -102,11 +102,8 @@ std::string JsonLine(const StepMetrics& metrics) {
   json["step_seconds"] = metrics.step_seconds;
   json["tokens_per_second"] = metrics.tokens_per_second;
   Add(json, "gemm_share", metrics.gemm_share);
-  Add(json, "communication_share", metrics.communication_share);
-  Add(json, "data_share", metrics.data_share);
   json["bytes_sent"] = metrics.bytes_sent;
   Add(json, "embedding_max", metrics.embedding_max);
-  json["skipped_steps"] = metrics.skipped_steps;
   return json.dump() + "\n";
 }
 

@@ -3,8 +3,7 @@
 //
 //   {"step":120,"tokens":15728640,"loss_nats":3.412,"validation_loss_nats":3.39,
 //    "learning_rate":0.0012,"gradient_norm":0.84,"step_seconds":7.2,"tokens_per_second":18200.0,
-//    "gemm_share":0.41,"communication_share":0.12,"data_share":0.01,"bytes_sent":4096,
-//    "embedding_max":1.5,"skipped_steps":0}
+//    "gemm_share":0.41,"bytes_sent":4096,"embedding_max":1.5}
 //
 // A number that is not finite is null.
 #ifndef PANTHERA_RUNTIME_METRICS_JSON_LINES_H_

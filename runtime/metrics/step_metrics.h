@@ -22,14 +22,10 @@ struct StepMetrics {
   // The model's floating-point operations per second over the rate of matrix products that the job
   // measured at its start.
   std::optional<double> gemm_share;
-  // Fractions of step_seconds on rank 0.
-  std::optional<double> communication_share;
-  std::optional<double> data_share;
   int64_t bytes_sent = 0;  // by all ranks in this step
   // The largest absolute component of the input embedding: rare tokens' rows can grow to
   // 1 / weight_decay under sign-based optimizers.
   std::optional<double> embedding_max;
-  int64_t skipped_steps = 0;  // since the run began, for values that were not finite
 };
 
 // Where steps are reported to.

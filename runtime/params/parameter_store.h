@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
 #include "runtime/base/fields.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/buffer.h"

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "runtime/base/check.h"
 #include "runtime/base/philox.h"
+#include "runtime/math/rows.h"
 
 namespace panthera {
 namespace {
@@ -88,16 +88,12 @@ void StorePatterns(const WeightShard& shard, int64_t begin, int64_t count,
 
 // kFp32 and kBf16PlusFp32, which need no rounding of what is kept.
 void StoreExactly(const WeightShard& shard, int64_t begin, int64_t count, const float* in) {
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
   if (shard.storage == WeightStorage::kFp32) {
-    std::memcpy(shard.values.data<float>() + begin, in, bytes);
+    StoreRow(in, count, shard.values.data<float>() + begin);
     return;
   }
-  std::memcpy(shard.master->data<float>() + begin, in, bytes);
-  BF16* values = shard.values.data<BF16>() + begin;
-  for (int64_t i = 0; i < count; ++i) {
-    values[i] = BF16(in[i]);
-  }
+  StoreRow(in, count, shard.master->data<float>() + begin);
+  StoreRow(in, count, shard.values.data<BF16>() + begin);
 }
 
 bool StoresExactly(WeightStorage storage) {
@@ -110,21 +106,14 @@ int DroppedBits(WeightStorage storage) { return storage == WeightStorage::kBf16 
 
 void ReadWeights(const WeightShard& shard, int64_t begin, int64_t count, float* out) {
   CheckCpuRange(shard, begin, count);
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
   switch (shard.storage) {
     case WeightStorage::kFp32:
-      std::memcpy(out, shard.values.data<float>() + begin, bytes);
+    case WeightStorage::kBf16:
+      LoadRow(shard.values, begin, count, out);
       return;
     case WeightStorage::kBf16PlusFp32:
-      std::memcpy(out, shard.master->data<float>() + begin, bytes);
+      LoadRow(*shard.master, begin, count, out);
       return;
-    case WeightStorage::kBf16: {
-      const BF16* values = shard.values.data<BF16>() + begin;
-      for (int64_t i = 0; i < count; ++i) {
-        out[i] = static_cast<float>(values[i]);
-      }
-      return;
-    }
     case WeightStorage::kBf16Plus8: {
       const BF16* values = shard.values.data<BF16>() + begin;
       const uint8_t* remainder = shard.remainder->data<uint8_t>() + begin;

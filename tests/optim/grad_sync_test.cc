@@ -146,7 +146,7 @@ TEST_P(GradientModeTest, GivesTheMeanOverMicroStepsAndRanks) {
         if (rank == world.rank()) {
           worker.CopyGradients(mean);
         }
-        world.host().Barrier();
+        world.Meet();
       }
       EXPECT_EQ(worker.sync.gradient_shards().size(), 4U);
     });

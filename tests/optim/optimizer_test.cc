@@ -78,7 +78,7 @@ Result TrainOnRanks(int ranks, const OptimOptions& options) {
                          result.state1);
         worker.CopyState("moment2", result.state2);
       }
-      world.host().Barrier();
+      world.Meet();
     }
   });
   return result;

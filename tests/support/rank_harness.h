@@ -30,6 +30,8 @@ class RankWorld {
   int size() const { return host_->size(); }
 
   HostGroup& host() { return *host_; }
+  // Returns when every rank has come.
+  void Meet() { (void)host_->AllGather(""); }
   // Over all ranks.
   Communicator& communicator() { return *communicator_; }
   // Over the ranks that pass the same color, in the order of their ranks. All ranks must call it.

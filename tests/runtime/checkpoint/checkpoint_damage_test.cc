@@ -1,5 +1,6 @@
 // Checkpoints that were damaged after they had been saved.
 
+#include <cstring>
 #include <filesystem>
 
 #include <gmock/gmock.h>
@@ -137,6 +138,14 @@ TEST_F(CheckpointDamageTest, AFlippedBitInATensorHeaderIsSkipped) {
   FlipBit(Newest("model.safetensors"), 40);
 
   EXPECT_THAT(SkipReason(), HasSubstr("model.safetensors is damaged"));
+}
+
+TEST_F(CheckpointDamageTest, NumbersThatAreNotFiniteAreSkipped) {
+  const uint32_t infinity = 0x7F800000;
+  std::memcpy(tensors_[1].values.data(), &infinity, sizeof(infinity));
+  Save(20);
+
+  EXPECT_THAT(SkipReason(), AllOf(HasSubstr("step_00000020: "), HasSubstr("not finite")));
 }
 
 TEST_F(CheckpointDamageTest, AnUnfinishedSaveIsMentioned) {

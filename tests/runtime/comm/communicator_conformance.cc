@@ -197,7 +197,7 @@ void HostAllGatherOfNothingGivesEmptyStrings(RankWorld& world) {
 
 void HostBroadcastCopiesFromEveryRoot(RankWorld& world) {
   for (int root = 0; root < world.size(); ++root) {
-    world.host().Barrier();
+    world.Meet();
     EXPECT_EQ(world.host().Broadcast(Saying(world.rank()), root), Saying(root));
   }
 }
@@ -220,37 +220,6 @@ void AgreeReturnsTheErrorOfTheLowestRank(RankWorld& world) {
   }
 }
 
-// All numbers are integers below 2^8 and sums below 2^24, so bf16 and fp32 are exact.
-void ReduceScatterSumIsExactOnIntegers(RankWorld& world) {
-  Communicator& comm = world.communicator();
-  constexpr int64_t kLength = 301;
-  const auto number = [](int64_t from, int64_t to, int64_t i) {
-    return static_cast<float>((from * 5 + to * 3 + i) % 200);
-  };
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const Shape shape{comm.size(), kLength};
-    TravelingTensor send(comm, world.ledger(), shape, dtype);
-    TravelingTensor staging(comm, world.ledger(), shape, dtype);
-    TravelingTensor out(comm, world.ledger(), {kLength}, DType::kF32);
-    DispatchFloat(dtype, [&]<typename T>() {
-      for (int64_t k = 0; k < shape.elements(); ++k) {
-        send.tensor.data<T>()[k] = T(number(comm.rank(), k / kLength, k % kLength));
-      }
-    });
-    ReduceScatterSum(comm, send.tensor, staging.tensor, 0.5F, Accumulate::kOverwrite, out.tensor,
-                     world.stream());
-    ReduceScatterSum(comm, send.tensor, staging.tensor, 2.0F, Accumulate::kAdd, out.tensor,
-                     world.stream());
-    for (int64_t i = 0; i < kLength; ++i) {
-      float sum = 0;
-      for (int from = 0; from < comm.size(); ++from) {
-        sum += number(from, comm.rank(), i);
-      }
-      ASSERT_EQ(out.tensor.data<float>()[i], 2.5F * sum) << "element " << i;
-    }
-  }
-}
-
 // Terms of very different size: every other order of summation gives other bits.
 void AllReduceSumAddsInRankOrder(RankWorld& world) {
   const auto term = [](int rank, int i) {
@@ -268,17 +237,6 @@ void AllReduceSumAddsInRankOrder(RankWorld& world) {
   AllReduceSum(world.communicator(), values, world.stream());
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(values[i], expected[i]);
-  }
-}
-
-void AllReduceMaxKeepsTheLargestAndNan(RankWorld& world) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (int odd_one = 0; odd_one < world.size(); ++odd_one) {
-    double values[2] = {world.rank() == odd_one ? -1.0 : -2.0 - world.rank(),
-                        world.rank() == odd_one ? nan : 1.0};
-    AllReduceMax(world.communicator(), values, world.stream());
-    EXPECT_EQ(values[0], -1.0);
-    EXPECT_TRUE(std::isnan(values[1]));
   }
 }
 
@@ -308,9 +266,7 @@ constexpr ConformanceCase kCases[] = {
     CONFORMANCE_CASE(HostBroadcastCopiesFromEveryRoot),
     CONFORMANCE_CASE(AllGatherValueReturnsEveryRanksValue),
     CONFORMANCE_CASE(AgreeReturnsTheErrorOfTheLowestRank),
-    CONFORMANCE_CASE(ReduceScatterSumIsExactOnIntegers),
     CONFORMANCE_CASE(AllReduceSumAddsInRankOrder),
-    CONFORMANCE_CASE(AllReduceMaxKeepsTheLargestAndNan),
     CONFORMANCE_CASE(AllReduceOrRaisesAFlagThatAnyRankRaises),
 };
 

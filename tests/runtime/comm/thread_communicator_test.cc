@@ -20,14 +20,14 @@ using ::testing::HasSubstr;
 
 constexpr std::chrono::seconds kLong{120};
 
-TEST(ThreadCommunicatorTest, BarrierHoldsRanksUntilAllHaveCome) {
+TEST(ThreadCommunicatorTest, MeetingHoldsRanksUntilAllHaveCome) {
   std::atomic<int> came = 0;
   RunRanks(5, [&](RankWorld& world) {
     for (int round = 1; round <= 50; ++round) {
       ++came;
-      world.host().Barrier();
+      world.Meet();
       EXPECT_GE(came, 5 * round);
-      world.host().Barrier();
+      world.Meet();
     }
   });
 }
@@ -42,11 +42,11 @@ TEST(ThreadCommunicatorTest, RankThatReturnsEarlyEndsThoseThatWaitForIt) {
     const auto count = [&](int*) { ++ended; };
     int anything = 0;
     const std::unique_ptr<int, decltype(count)> guard(&anything, count);
-    world.host().Barrier();
-    ADD_FAILURE() << "passed a barrier without rank 1";
+    world.Meet();
+    ADD_FAILURE() << "met the others without rank 1";
   });
   EXPECT_THAT(reason, AllOf(HasSubstr("wait for one that has left"), HasSubstr("rank 1 has left"),
-                            HasSubstr("waits in Barrier")));
+                            HasSubstr("waits in host AllGather")));
   EXPECT_EQ(ended, 2);
 }
 
@@ -122,18 +122,18 @@ TEST(ThreadCommunicatorTest, PastDeadlineEndsWaitingRanksAndSaysWhereTheyWait) {
     int anything = 0;
     if (world.rank() == 0) {
       const std::unique_ptr<int, decltype(tell)> guard(&anything, tell);
-      world.host().Barrier();
+      world.Meet();
     }
     while (!rank0_ended) {
     }
   });
-  EXPECT_EQ(reason, "the deadline has passed: rank 0 waits in Barrier, rank 1 runs");
+  EXPECT_EQ(reason, "the deadline has passed: rank 0 waits in host AllGather, rank 1 runs");
 }
 
 TEST(ThreadCommunicatorTest, RanksThatLeaveOneByOneLeaveNobodyBehind) {
   const std::string reason = RunRanksFor(kLong, 4, [](RankWorld& world) {
     for (int round = 0; round < 10 * (world.rank() + 1); ++round) {
-      world.host().Barrier();
+      world.Meet();
     }
   });
   EXPECT_THAT(reason, HasSubstr("wait for one that has left: rank 0 has left"));

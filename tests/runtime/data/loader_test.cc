@@ -65,7 +65,6 @@ class LoaderTest : public ::testing::Test {
 TEST_F(LoaderTest, AnEpochUsesEveryTargetOnce) {
   // 3 samples of 4 targets; the ids 13 and 14 of the last partial sample are dropped.
   const DataLoader loader = Open({Source("a", 0, 15, 1)}, 4, 1000, 3);
-  EXPECT_EQ(loader.samples(), 3);
   EXPECT_EQ(loader.tokens(), 15);
   Batch batch(3, 4);
   ASSERT_TRUE(loader.Fill(0, batch.tokens, batch.targets).ok());
@@ -78,7 +77,6 @@ TEST_F(LoaderTest, AnEpochUsesEveryTargetOnce) {
 
 TEST_F(LoaderTest, OneMoreIdThanASampleIsEnough) {
   const DataLoader loader = Open({Source("a", 0, 5, 1)}, 4, 1000, 3);
-  EXPECT_EQ(loader.samples(), 1);
   Batch batch(2, 4);
   ASSERT_TRUE(loader.Fill(0, batch.tokens, batch.targets).ok());
   EXPECT_THAT(batch.token_ids, ElementsAre(0, 1, 2, 3, 0, 1, 2, 3));

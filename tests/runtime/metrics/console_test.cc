@@ -67,7 +67,8 @@ TEST(ConsoleTest, CountsHaveThreeDigitsAndAUnit) {
   EXPECT_EQ(FormatCount(99960), "100k");
   EXPECT_EQ(FormatCount(1.25e6), "1.25M");
   EXPECT_EQ(FormatCount(3.4e9), "3.40G");
-  EXPECT_EQ(FormatCount(1e15), "1000T");
+  EXPECT_EQ(FormatCount(1e15), "1.00P");
+  EXPECT_EQ(FormatCount(1e24), "1000Z");
   EXPECT_EQ(FormatCount(std::numeric_limits<double>::infinity()), "-");
 }
 
