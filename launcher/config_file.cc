@@ -407,4 +407,14 @@ absl::Status LoadConfig(const std::string& path, std::span<const std::string> ov
   return ParseConfig(text, path, overrides, options);
 }
 
+absl::Status LoadSharedConfig(HostGroup& host, const std::string& path,
+                              std::span<const std::string> overrides, RunOptions& options) {
+  absl::StatusOr<std::string> text = std::string();
+  if (host.rank() == 0) {
+    text = ReadTextFile(path);
+  }
+  RETURN_IF_ERROR(Agree(host, text.status()));
+  return Agree(host, ParseConfig(host.Broadcast(*text, /*root=*/0), path, overrides, options));
+}
+
 }  // namespace panthera

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 
 #include "launcher/run_options.h"
+#include "runtime/comm/host_group.h"
 
 namespace panthera {
 
@@ -30,6 +31,12 @@ absl::Status LoadConfig(const std::string& path, std::span<const std::string> ov
 // As LoadConfig for the text of a file, which errors call `name`.
 absl::Status ParseConfig(const std::string& text, const std::string& name,
                          std::span<const std::string> overrides, RunOptions& options);
+
+// As LoadConfig for all ranks of a job: rank 0 alone reads the file, so that a file that changes
+// meanwhile, or that other hosts see late, cannot give ranks different options. `overrides` must be
+// the same on all. Collective; every rank gets the same status.
+absl::Status LoadSharedConfig(HostGroup& host, const std::string& path,
+                              std::span<const std::string> overrides, RunOptions& options);
 
 }  // namespace panthera
 

@@ -89,7 +89,7 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   if (!evaluation.ok()) {
     // The other ranks may not know: they would wait for this one for ever.
     LOG(ERROR) << std::string(evaluation.status().message());
-    runtime.Abort(kExitRefused);
+    runtime.Abort(kExitFailed);
   }
   if (world.mesh.rank() == 0) {
     const double loss = evaluation->MeanLoss();
@@ -106,7 +106,7 @@ int RunEval(const EvalArguments& arguments) {
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  absl::StatusOr<World> world = ConnectWorld(runtime, ParallelOptions());
+  absl::StatusOr<World> world = ConnectWorld(runtime, ParallelOptions(), ConnectHosts(runtime));
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
     return kExitDone;

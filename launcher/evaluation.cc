@@ -55,14 +55,25 @@ absl::Status Evaluator::RunBatch(const ValidationSet* set, int64_t first, int64_
   return absl::OkStatus();
 }
 
+absl::Status Evaluator::RunBatches(const ValidationSet* set, int64_t begin, int64_t end) {
+  for (int64_t first = begin; first < end;) {
+    const int64_t count = end - first >= sequences_ ? sequences_ : 1;
+    RETURN_IF_ERROR(RunBatch(set, first, count));
+    first += count;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Evaluation> Evaluator::Run(const ValidationSet* set, int64_t count,
                                           Communicator& data_parallel) {
   Context& ctx = instance_.context();
   SetZero(ctx, sums_);
   const int64_t begin = count * data_parallel.rank() / data_parallel.size();
   const int64_t end = count * (data_parallel.rank() + 1) / data_parallel.size();
-  for (int64_t first = begin; first < end; first += sequences_) {
-    RETURN_IF_ERROR(RunBatch(set, first, std::min(sequences_, end - first)));
+  if (ctx.device().is_meta()) {
+    RETURN_IF_ERROR(RunBatches(nullptr, 0, sequences_ + 1));
+  } else {
+    RETURN_IF_ERROR(RunBatches(set, begin, end));
   }
   std::vector<double> sums(static_cast<size_t>(2 * tokens_));
   if (!ctx.device().is_meta()) {

@@ -39,11 +39,17 @@ double MeasureGemmRate(Context& ctx, const ModelOptions& options, DType dtype,
   const auto multiply = [&] {
     Gemm(ctx, Transpose::kNo, a, Transpose::kYes, b, Accumulate::kOverwrite, c);
   };
-  multiply();
-  double rate = 0;
   if (!ctx.device().is_meta()) {
     FillWithNoise(a);
     FillWithNoise(b);
+  }
+  multiply();
+  // Returns when every rank has come here, so that all measure at the same time: ranks that share a
+  // host share its memory and its clock.
+  double arrived = 0;
+  AllReduceSum(data_parallel, std::span(&arrived, 1), ctx.compute());
+  double rate = 0;
+  if (!ctx.device().is_meta()) {
     const double operations = 2.0 * static_cast<double>(kRows * width * ffn_width);
     const Clock::time_point end = Clock::now() + kDuration;
     for (Clock::time_point begin = Clock::now(); begin < end;) {

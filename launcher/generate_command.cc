@@ -1,5 +1,6 @@
 #include "launcher/generate_command.h"
 
+#include <cmath>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -43,7 +44,7 @@ absl::StatusOr<std::unique_ptr<ModelInstance>> LoadModel(FileSystem& files, cons
   const RunOptions& options = saved.options;
   MemoryLedger plan;
   ModelInstance meta(options.model, options.optim.weights, self, Context::Plan({}, plan));
-  Generator(meta).PlanLongest();
+  Generator(meta, options.model.vocab_size).PlanLongest();
   auto instance = std::make_unique<ModelInstance>(
       options.model, options.optim.weights, self,
       std::make_unique<Context>(Device(), ledger, meta.context().arena().peak_bytes()));
@@ -85,7 +86,16 @@ class TextPrinter {
   size_t printed_ = 0;
 };
 
+// The parser's ranges let "nan" pass.
+absl::Status CheckSampling(const SamplingOptions& sampling) {
+  if (std::isnan(sampling.temperature) || std::isnan(sampling.top_p)) {
+    return absl::InvalidArgumentError("--temperature and --top-p must be numbers, not nan");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Generate(const GenerateArguments& arguments) {
+  RETURN_IF_ERROR(CheckSampling(arguments.sampling));
   PosixFileSystem files;
   SelfHostGroup host;
   SelfCommunicator self;
@@ -103,7 +113,7 @@ absl::Status Generate(const GenerateArguments& arguments) {
   // A document begins after the mark that ends the one before it.
   std::vector<int32_t> prompt = {tokenizer.eos_id()};
   tokenizer.Encode(arguments.prompt, TextStart::kDocument, prompt);
-  Generator generator(*instance);
+  Generator generator(*instance, tokenizer.vocab_size());
   for (int64_t sample = 0; sample < arguments.samples; ++sample) {
     SamplingOptions sampling = arguments.sampling;
     sampling.seed += sample;
@@ -111,13 +121,14 @@ absl::Status Generate(const GenerateArguments& arguments) {
     for (size_t i = 1; i < prompt.size(); ++i) {
       printer.Add(prompt[i]);
     }
-    generator.Generate(prompt, arguments.tokens, sampling, [&](int32_t token) {
+    const auto print = [&](int32_t token) {
       if (token == tokenizer.eos_id()) {
         return false;
       }
       printer.Add(token);
       return true;
-    });
+    };
+    RETURN_IF_ERROR(generator.Generate(prompt, arguments.tokens, sampling, print));
     printer.Finish();
     std::cout << (sample + 1 < arguments.samples ? "\n\n" : "\n") << std::flush;
   }

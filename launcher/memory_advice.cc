@@ -31,69 +31,141 @@ std::optional<int64_t> PlannedBytes(const Change& change, Device target) {
   return Trainer::Plan(options, *world, target).total_bytes();
 }
 
-// Each change keeps those before it, so the list goes from mild to severe.
-std::vector<Change> Changes(const RunOptions& options, int ranks) {
-  std::vector<Change> changes;
-  Change change{"", options, ranks};
-  const auto add = [&](const std::string& description) {
-    absl::StrAppend(&change.description, change.description.empty() ? "" : ", ", description);
-    changes.push_back(change);
-  };
-  if (change.options.train.micro_batch > 1) {
-    change.options.train.micro_batch = 1;
-    add("train.micro_batch = 1");
-  }
-  if (change.options.model.recompute == Recompute::kNone) {
-    change.options.model.recompute = Recompute::kBlock;
-    add("model.recompute = \"block\"");
-  }
-  if (change.options.optim.algorithm == Algorithm::kTiger &&
-      change.options.optim.accumulate == Accumulation::kGradient &&
-      change.options.optim.clip_norm == 0) {
-    change.options.optim.accumulate = Accumulation::kMomentum;
-    add("optim.accumulate = \"momentum\"");
-  }
-  if (change.options.optim.weights == WeightStorage::kBf16PlusFp32) {
-    change.options.optim.weights = WeightStorage::kBf16Plus8;
-    add("optim.weights = \"bf16+8\"");
-  }
-  if (change.options.optim.momentum == MomentumStorage::kFp32) {
-    change.options.optim.momentum = MomentumStorage::kBf16;
-    add("optim.momentum = \"bf16\"");
-  }
-  constexpr int kMostRanks = 4096;
-  const std::string before = change.description;
-  for (int more = 2 * ranks; more <= kMostRanks; more *= 2) {
-    if (options.train.global_batch % more == 0) {
-      change.description = before;
-      change.ranks = more;
-      add(absl::StrCat(more, " ranks"));
+// Changes, each on top of the one before it.
+using Chain = std::vector<Change>;
+
+Change Extend(const Change& before, const std::string& description) {
+  Change change = before;
+  absl::StrAppend(&change.description, before.description.empty() ? "" : ", ", description);
+  return change;
+}
+
+int64_t LargestProperDivisor(int64_t n) {
+  for (int64_t d = 2; d * d <= n; ++d) {
+    if (n % d == 0) {
+      return n / d;
     }
   }
-  return changes;
+  return 1;
 }
+
+// Smaller micro-batches, halved where that divides, then recomputation: time for memory.
+Chain SlowerChanges(const Change& start) {
+  Chain chain;
+  Change last = start;
+  const int64_t first_micro_batch = start.options.train.micro_batch;
+  for (int64_t size = first_micro_batch; size > 1;) {
+    size = LargestProperDivisor(size);
+    last = Extend(start, absl::StrCat("train.micro_batch = ", size));
+    last.options.train.micro_batch = size;
+    chain.push_back(last);
+  }
+  if (last.options.model.recompute == Recompute::kNone) {
+    last = Extend(last, "model.recompute = \"block\"");
+    last.options.model.recompute = Recompute::kBlock;
+    chain.push_back(last);
+  }
+  return chain;
+}
+
+// Storage with fewer bits.
+Chain RoundingChanges(const Change& start) {
+  Chain chain;
+  Change last = start;
+  const auto add = [&](const std::string& assignment) {
+    last = Extend(last, assignment + " (changes rounding)");
+    return &last.options.optim;
+  };
+  const OptimOptions& optim = start.options.optim;
+  if (optim.algorithm == Algorithm::kTiger && optim.accumulate == Accumulation::kGradient &&
+      optim.clip_norm == 0) {
+    add("optim.accumulate = \"momentum\"")->accumulate = Accumulation::kMomentum;
+    chain.push_back(last);
+  }
+  if (optim.weights == WeightStorage::kBf16PlusFp32 || optim.weights == WeightStorage::kFp32) {
+    add("optim.weights = \"bf16+8\"")->weights = WeightStorage::kBf16Plus8;
+    chain.push_back(last);
+  }
+  if (optim.momentum == MomentumStorage::kFp32) {
+    add("optim.momentum = \"bf16\"")->momentum = MomentumStorage::kBf16;
+    chain.push_back(last);
+  }
+  return chain;
+}
+
+// More ranks among whom the global batch divides, at least twice as many each time.
+Chain RankChanges(const Change& start) {
+  constexpr int kMostRanks = 4096;
+  Chain chain;
+  int last_ranks = start.ranks;
+  for (int ranks = 2 * start.ranks; ranks <= kMostRanks; ranks += start.ranks) {
+    if (ranks < 2 * last_ranks) {
+      continue;
+    }
+    const char* derive = start.options.parallel.data == 0 ? "" : ", parallel.data = 0";
+    Change change = Extend(start, absl::StrCat(ranks, " ranks", derive));
+    change.ranks = ranks;
+    change.options.parallel.data = 0;
+    RunOptions options = change.options;
+    if (options.Finish(ranks).ok()) {
+      chain.push_back(change);
+      last_ranks = ranks;
+    }
+  }
+  return chain;
+}
+
+class Advisor {
+ public:
+  Advisor(Device target, int64_t memory_bytes) : target_(target), memory_bytes_(memory_bytes) {}
+
+  // Plans the changes up to the first that fits; whether there is one.
+  bool Try(const Chain& chain) {
+    for (const Change& change : chain) {
+      const std::optional<int64_t> bytes = PlannedBytes(change, target_);
+      if (!bytes.has_value()) {
+        continue;
+      }
+      const bool fits = *bytes <= memory_bytes_;
+      absl::StrAppend(&lines_, absl::StrFormat("  %-6s  %-9s  with %s\n", fits ? "fits" : "no",
+                                               FormatBytes(*bytes), change.description));
+      if (fits) {
+        return true;
+      }
+    }
+    return false;
+  }
+  std::string TakeLines() { return std::move(lines_); }
+
+ private:
+  Device target_;
+  int64_t memory_bytes_;
+  std::string lines_;
+};
 
 }  // namespace
 
 std::string AdviseForMemory(const RunOptions& options, int ranks, Device target,
                             int64_t memory_bytes) {
-  std::string lines;
-  for (const Change& change : Changes(options, ranks)) {
-    const std::optional<int64_t> bytes = PlannedBytes(change, target);
-    if (!bytes.has_value()) {
-      continue;
-    }
-    const bool fits = *bytes <= memory_bytes;
-    absl::StrAppend(&lines, absl::StrFormat("  %-6s  %-9s  with %s\n", fits ? "fits" : "no",
-                                            FormatBytes(*bytes), change.description));
-    if (fits) {
-      return lines;
-    }
+  Advisor advisor(target, memory_bytes);
+  const auto end_of = [](const Chain& chain, const Change& start) {
+    return chain.empty() ? start : chain.back();
+  };
+  const Change start{"", options, ranks};
+  const Chain slower = SlowerChanges(start);
+  if (advisor.Try(slower)) {
+    return advisor.TakeLines();
   }
-  absl::StrAppend(&lines,
-                  "  nothing of this fits: the model is too large for one rank of this "
-                  "memory\n");
-  return lines;
+  const Change slowest = end_of(slower, start);
+  const Chain rounding = RoundingChanges(slowest);
+  const bool rounded_fits = advisor.Try(rounding);
+  const bool ranks_fit = advisor.Try(RankChanges(slowest));
+  if (rounded_fits || ranks_fit ||
+      (!rounding.empty() && advisor.Try(RankChanges(rounding.back())))) {
+    return advisor.TakeLines();
+  }
+  return advisor.TakeLines() +
+         "  nothing of this fits: the model is too large for one rank of this memory\n";
 }
 
 }  // namespace panthera

@@ -1,6 +1,10 @@
 #include "launcher/plan_command.h"
 
+#include <omp.h>
+
+#include <algorithm>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -8,11 +12,10 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/strip.h"
 
+#include "launcher/byte_size.h"
 #include "launcher/config_arguments.h"
 #include "launcher/config_file.h"
 #include "launcher/exit_codes.h"
@@ -31,35 +34,13 @@ struct PlanArguments {
   int ranks = 1;
   std::string device = "cpu";
   std::string memory;
+  int threads = 0;  // 0: this machine's cores, shared among the ranks
 };
 
 constexpr char kFooter[] =
     "Examples:\n"
     "  panthera plan configs/llama_124m.toml --ranks 2\n"
     "  panthera plan configs/llama_7b_64gpu.toml --ranks 64 --device cuda --memory 80GiB";
-
-// "80GiB", "512 MiB" or a number of bytes.
-absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
-  static constexpr std::pair<const char*, int64_t> kUnits[] = {{"TiB", int64_t{1} << 40},
-                                                               {"GiB", int64_t{1} << 30},
-                                                               {"MiB", int64_t{1} << 20},
-                                                               {"KiB", int64_t{1} << 10},
-                                                               {"B", 1}};
-  absl::string_view number = text;
-  int64_t unit = 1;
-  for (const auto& [name, bytes] : kUnits) {
-    if (absl::ConsumeSuffix(&number, name)) {
-      unit = bytes;
-      break;
-    }
-  }
-  double value = 0;
-  if (!absl::SimpleAtod(number, &value) || value <= 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--memory ", text, ": write a size such as 80GiB"));
-  }
-  return static_cast<int64_t>(value * static_cast<double>(unit));
-}
 
 void PrintModel(const RunOptions& options) {
   const ParameterCount count = CountParameters(options.model);
@@ -75,10 +56,11 @@ void PrintModel(const RunOptions& options) {
   std::cout << "FLOPs per token     " << FormatCount(flops.model()) << " (forward "
             << FormatCount(flops.forward) << ", backward " << FormatCount(flops.backward)
             << "), with recomputation " << FormatCount(flops.hardware()) << "\n";
-  const int64_t tokens = options.train.global_batch * options.model.sequence_length;
-  std::cout << "a step              " << FormatCount(static_cast<double>(tokens)) << " tokens, "
-            << FormatCount(flops.model() * static_cast<double>(tokens)) << "FLOPs; the run "
-            << FormatCount(static_cast<double>(tokens * options.train.steps)) << " tokens\n";
+  const auto tokens =
+      static_cast<double>(options.train.global_batch * options.model.sequence_length);
+  std::cout << "a step              " << FormatCount(tokens) << " tokens, "
+            << FormatCount(flops.model() * tokens) << "FLOPs; the run "
+            << FormatCount(tokens * static_cast<double>(options.train.steps)) << " tokens\n";
 }
 
 void PrintMemory(const RunOptions& options, const StepPlan& plan) {
@@ -93,22 +75,57 @@ void PrintMemory(const RunOptions& options, const StepPlan& plan) {
   }
 }
 
+// What fills the arena when it is fullest: the most under one name first.
+void PrintArena(const StepPlan& plan) {
+  constexpr size_t kMostLines = 5;
+  std::map<std::string, int64_t> sums;
+  for (const Arena::Allocation& allocation : plan.arena_peak) {
+    sums[allocation.name] += allocation.bytes;
+  }
+  std::vector<std::pair<int64_t, std::string>> largest;
+  for (const auto& [name, bytes] : sums) {
+    largest.emplace_back(bytes, name);
+  }
+  std::sort(largest.rbegin(), largest.rend());
+  largest.resize(std::min(largest.size(), kMostLines));
+  std::cout << "most of activations\n";
+  for (const auto& [bytes, name] : largest) {
+    std::cout << absl::StrFormat("  %-9s  %s\n", FormatBytes(bytes), name);
+  }
+}
+
+// The threads of a rank if this machine's cores were shared among the ranks.
+int ThreadsOfARank(const PlanArguments& arguments) {
+  if (arguments.threads > 0) {
+    return arguments.threads;
+  }
+  const int cores = omp_get_num_procs();
+  return std::max(1, cores / std::min(arguments.ranks, cores));
+}
+
 absl::StatusOr<int> Plan(const PlanArguments& arguments) {
   RunOptions options;
   RETURN_IF_ERROR(LoadConfig(arguments.config.path, arguments.config.overrides, options));
   RETURN_IF_ERROR(options.Finish(arguments.ranks));
   std::optional<int64_t> memory;
   if (!arguments.memory.empty()) {
-    ASSIGN_OR_RETURN(memory, ParseBytes(arguments.memory));
+    const absl::StatusOr<int64_t> bytes = ParseByteSize(arguments.memory);
+    if (!bytes.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--memory: ", std::string(bytes.status().message())));
+    }
+    memory = *bytes;
   }
   const Device target{arguments.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu, 0};
   ASSIGN_OR_RETURN(World world, PlanWorld(options.parallel, arguments.ranks));
+  const int threads = ThreadsOfARank(arguments);
+  omp_set_num_threads(threads);
   const StepPlan plan = Trainer::Plan(options, world, target);
   ASSIGN_OR_RETURN(const int64_t micro_steps, CountMicroSteps(options.train, world.mesh.data_size));
 
   std::cout << arguments.config.path << " on " << arguments.ranks << " x " << arguments.device
-            << ", " << micro_steps << " micro-steps of " << options.train.micro_batch
-            << " sequences\n";
+            << (target.is_cpu() ? absl::StrFormat(" of %d threads", threads) : "") << ", "
+            << micro_steps << " micro-steps of " << options.train.micro_batch << " sequences\n";
   PrintModel(options);
   PrintMemory(options, plan);
   std::cout << "sent by a rank      " << FormatBytes(plan.bytes_sent) << " per step\n";
@@ -122,6 +139,7 @@ absl::StatusOr<int> Plan(const PlanArguments& arguments) {
   }
   std::cout << "fits                no: " << FormatBytes(plan.total_bytes() - *memory)
             << " more than " << FormatBytes(*memory) << "\n";
+  PrintArena(plan);
   std::cout << AdviseForMemory(options, arguments.ranks, target, *memory);
   return kExitDoesNotFit;
 }
@@ -149,6 +167,13 @@ void AddPlanCommand(CLI::App& app, int& exit_code) {
   command->add_option("--device", arguments->device, "what a worker computes on")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->type_name("cpu|cuda")
+      ->capture_default_str();
+  command
+      ->add_option("--threads", arguments->threads,
+                   "threads of a worker on the CPU, each of which has scratch memory; 0: this "
+                   "machine's cores divided by the workers")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   command
       ->add_option("--memory", arguments->memory,

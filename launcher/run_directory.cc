@@ -17,35 +17,56 @@ namespace {
 
 constexpr char kSetAsidePrefix[] = "set_aside_";
 constexpr char kLockName[] = "lock";
+constexpr char kCheckpointsName[] = "checkpoints";
 
 bool HasEntry(const std::vector<DirectoryEntry>& entries, const std::string& name) {
   return std::any_of(entries.begin(), entries.end(),
                      [&](const DirectoryEntry& entry) { return entry.name == name; });
 }
 
-// The checkpoint that `path` and `step` name.
-absl::StatusOr<Checkpoint> OpenNamedCheckpoint(FileSystem& files, HostGroup& host,
-                                               const std::string& path,
-                                               std::optional<int64_t> step) {
-  const auto entries = files.List(path);
-  RETURN_IF_ERROR(Agree(host, entries.status()));
-  if (HasEntry(*entries, "manifest.json")) {
-    return Checkpoint::Open(files, path);
+// The checkpoint directory that `path` and `step` name, or "" if `path` is to be searched as a run
+// directory.
+absl::StatusOr<std::string> NamedCheckpoint(FileSystem& files, const std::string& path,
+                                            std::optional<int64_t> step) {
+  ASSIGN_OR_RETURN(const std::vector<DirectoryEntry> entries, files.List(path));
+  if (HasEntry(entries, "manifest.json")) {
+    if (step.has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, " is a checkpoint itself, and --step ", *step,
+                       " chooses one of a run; leave --step out or give the run directory"));
+    }
+    return path;
   }
-  if (step.has_value()) {
-    return Checkpoint::Open(files, CheckpointDirectory(path, *step));
-  }
-  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, path));
-  for (const std::string& reason : found.skipped) {
-    LOG(WARNING) << reason;
+  return step.has_value() ? CheckpointDirectory(path, *step) : "";
+}
+
+absl::StatusOr<Checkpoint> SearchRun(FileSystem& files, HostGroup& host,
+                                     const std::string& run_dir) {
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, run_dir));
+  if (host.rank() == 0) {
+    for (const std::string& reason : found.skipped) {
+      LOG(WARNING) << reason;
+    }
   }
   if (!found.checkpoint.has_value()) {
     return absl::NotFoundError(absl::StrCat(
-        path,
-        ": no whole checkpoint here; give a run directory (train.run_dir of a run that has "
-        "saved) or a directory like RUN_DIR/checkpoints/step_00001000"));
+        run_dir,
+        ": no whole checkpoint with finite numbers here; give a run directory (train.run_dir of a "
+        "run that has saved) or a directory like RUN_DIR/checkpoints/step_00001000"));
   }
   return *std::move(found.checkpoint);
+}
+
+absl::StatusOr<Checkpoint> OpenNamedCheckpoint(FileSystem& files, HostGroup& host,
+                                               const std::string& path,
+                                               std::optional<int64_t> step) {
+  absl::StatusOr<std::string> directory = std::string();
+  if (host.rank() == 0) {
+    directory = NamedCheckpoint(files, path, step);
+  }
+  RETURN_IF_ERROR(Agree(host, directory.status()));
+  const std::string agreed = host.Broadcast(*directory, /*root=*/0);
+  return agreed.empty() ? SearchRun(files, host, path) : Checkpoint::Open(files, agreed);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenSavedTokenizer(FileSystem& files,
@@ -72,6 +93,8 @@ absl::Status SetRunAside(FileSystem& files, const std::string& run_dir) {
       names.push_back(entry.name);
     }
   }
+  std::stable_partition(names.begin(), names.end(),
+                        [](const std::string& name) { return name == kCheckpointsName; });
   if (names.empty()) {
     return absl::OkStatus();
   }
@@ -84,6 +107,7 @@ absl::Status SetRunAside(FileSystem& files, const std::string& run_dir) {
   for (const std::string& name : names) {
     RETURN_IF_ERROR(files.Rename(absl::StrCat(run_dir, "/", name), absl::StrCat(aside, "/", name)));
   }
+  RETURN_IF_ERROR(files.SyncDirectory(aside));
   RETURN_IF_ERROR(files.SyncDirectory(run_dir));
   LOG(INFO) << "the earlier run was moved to " << aside;
   return absl::OkStatus();

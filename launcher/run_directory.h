@@ -17,7 +17,8 @@
 namespace panthera {
 
 // Moves everything in a run directory but its lock to RUN_DIR/set_aside_<n>, the first n that is
-// free. A directory that holds nothing to set aside stays as it is.
+// free; the checkpoints go first, so that a call that is cut short leaves no half of a run to go on
+// with. A directory that holds nothing to set aside stays as it is.
 absl::Status SetRunAside(FileSystem& files, const std::string& run_dir);
 
 // The configuration that a checkpoint was saved with. Model and optimizer options are finished; the
@@ -31,8 +32,9 @@ struct SavedModel {
   std::unique_ptr<Tokenizer> tokenizer;  // null if the run had none
 };
 
-// Opens a run directory at its newest whole checkpoint, or at `step`; or a checkpoint directory
-// itself. Collective; every rank gets the same status.
+// Opens a run directory at its newest checkpoint that is whole and holds only finite numbers, or at
+// `step`; or a checkpoint directory itself, which leaves no step to choose. Rank 0 decides which
+// it is. Collective; every rank gets the same status.
 absl::StatusOr<SavedModel> OpenSavedModel(FileSystem& files, HostGroup& host,
                                           const std::string& path, std::optional<int64_t> step);
 

@@ -24,7 +24,7 @@ struct TrainOptions {
   std::string run_dir;
 
   void VisitFields(FieldVisitor& visit) {
-    visit.Int({"steps", "optimizer steps of the whole run"}, steps, {1});
+    visit.Int({"steps", "optimizer steps of the whole run"}, steps, {1, int64_t{1} << 40});
     visit.Int({"global_batch", "sequences per optimizer step, over all ranks"}, global_batch,
               {1, 1 << 30});
     visit.Int({"micro_batch",

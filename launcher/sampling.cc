@@ -5,7 +5,10 @@
 #include <numeric>
 #include <vector>
 
+#include "absl/strings/str_format.h"
+
 #include "runtime/base/philox.h"
+#include "runtime/base/status_macros.h"
 
 namespace panthera {
 namespace {
@@ -15,21 +18,42 @@ struct Candidate {
   double weight;  // exp((logit - largest) / temperature)
 };
 
-// The candidates that top_k leaves, most likely first.
-std::vector<Candidate> RankCandidates(std::span<const float> logits,
-                                      const SamplingOptions& options) {
-  std::vector<int64_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
+absl::Status CheckFinite(std::span<const float> logits) {
+  const auto bad =
+      std::find_if(logits.begin(), logits.end(), [](float x) { return !std::isfinite(x); });
+  if (bad == logits.end()) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrFormat("the checkpoint gives non-finite logits (%g for token %d): the training had "
+                      "diverged; take an "
+                      "earlier checkpoint with --step",
+                      *bad, bad - logits.begin()));
+}
+
+// Puts the candidates that top_k leaves first, in order, and drops the others.
+void KeepLikeliest(std::span<const float> logits, int64_t top_k, std::vector<int64_t>& order) {
   const auto before = [&](int64_t a, int64_t b) {
     const float x = logits[static_cast<size_t>(a)];
     const float y = logits[static_cast<size_t>(b)];
     return x != y ? x > y : a < b;
   };
-  const bool limited = options.top_k > 0 && options.top_k < static_cast<int64_t>(order.size());
-  const auto kept = limited ? order.begin() + options.top_k : order.end();
-  std::partial_sort(order.begin(), kept, order.end(), before);
-  order.erase(kept, order.end());
-  const double largest = logits[static_cast<size_t>(order[0])];
+  if (top_k > 0 && top_k < static_cast<int64_t>(order.size())) {
+    std::partial_sort(order.begin(), order.begin() + top_k, order.end(), before);
+    order.resize(static_cast<size_t>(top_k));
+  } else {
+    std::sort(order.begin(), order.end(), before);
+  }
+}
+
+// The candidates that top_k leaves: likeliest first, or by id where nothing is cut off.
+std::vector<Candidate> Candidates(std::span<const float> logits, const SamplingOptions& options) {
+  std::vector<int64_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  if (options.top_k > 0 || options.top_p < 1) {
+    KeepLikeliest(logits, options.top_k, order);
+  }
+  const double largest = *std::max_element(logits.begin(), logits.end());
   std::vector<Candidate> candidates;
   candidates.reserve(order.size());
   for (const int64_t token : order) {
@@ -59,38 +83,47 @@ void KeepNucleus(std::vector<Candidate>& candidates, double top_p) {
 
 }  // namespace
 
-int64_t SampleToken(std::span<const float> logits, const SamplingOptions& options, double uniform) {
+absl::StatusOr<int64_t> SampleToken(std::span<const float> logits, const SamplingOptions& options,
+                                    double uniform) {
   CHECK(!logits.empty());
+  CHECK_GE(uniform, 0.0);
+  CHECK_LT(uniform, 1.0);
+  RETURN_IF_ERROR(CheckFinite(logits));
   if (options.temperature == 0) {
     return std::max_element(logits.begin(), logits.end()) - logits.begin();
   }
-  std::vector<Candidate> candidates = RankCandidates(logits, options);
+  std::vector<Candidate> candidates = Candidates(logits, options);
   if (options.top_p < 1) {
     KeepNucleus(candidates, options.top_p);
   }
-  double left = uniform * SumWeights(candidates);
-  for (const Candidate& candidate : candidates) {
-    left -= candidate.weight;
-    if (left < 0) {
-      return candidate.token;
-    }
+  // The running sum ends at exactly the total, which is above the goal because uniform < 1; a
+  // candidate whose weight underflowed to zero does not move it and is never drawn.
+  const double goal = uniform * SumWeights(candidates);
+  double sum = 0;
+  size_t drawn = 0;
+  while ((sum += candidates[drawn].weight) <= goal) {
+    ++drawn;
+    CHECK_LT(drawn, candidates.size()) << "temperature " << options.temperature;
   }
-  return candidates.back().token;
+  return candidates[drawn].token;
 }
 
-Generator::Generator(ModelInstance& instance)
+Generator::Generator(ModelInstance& instance, int64_t vocab_size)
     : instance_(instance),
+      vocab_size_(vocab_size),
       context_tokens_(instance.model().options().sequence_length),
       cache_(instance.context().device(), instance.context().ledger(), instance.model().options(),
              instance.dtype(), context_tokens_) {
   Context& ctx = instance.context();
-  const int64_t vocab_size = instance.model().options().vocab_size;
+  const int64_t model_vocab_size = instance.model().options().vocab_size;
+  CHECK_GE(vocab_size, 1);
+  CHECK_LE(vocab_size, model_vocab_size);
   const int64_t token_bytes =
       RoundUp(context_tokens_ * SizeOf(DType::kI32), Arena::kAlignmentBytes);
   memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kData, "generation",
-                   token_bytes + vocab_size * SizeOf(instance.dtype()));
+                   token_bytes + model_vocab_size * SizeOf(instance.dtype()));
   tokens_ = memory_.View({context_tokens_}, DType::kI32);
-  logits_ = memory_.View({1, vocab_size}, instance.dtype(), token_bytes);
+  logits_ = memory_.View({1, model_vocab_size}, instance.dtype(), token_bytes);
 }
 
 void Generator::Feed(std::span<const int32_t> tokens) {
@@ -103,13 +136,25 @@ void Generator::Feed(std::span<const int32_t> tokens) {
   instance_.model().Decode(ctx, instance_.params(), input, cache_, logits_);
 }
 
-void Generator::PlanLongest() {
-  cache_.Clear();
-  Feed(std::vector<int32_t>(static_cast<size_t>(context_tokens_)));
+void Generator::ReadLogits(std::span<float> logits) const {
+  DispatchFloat(logits_.dtype(), [&]<typename T>() {
+    const T* values = logits_.data<T>();
+    std::transform(values, values + logits.size(), logits.begin(),
+                   [](T value) { return static_cast<float>(value); });
+  });
 }
 
-void Generator::Generate(std::span<const int32_t> prompt, int64_t count,
-                         const SamplingOptions& options, absl::FunctionRef<bool(int32_t)> emit) {
+void Generator::PlanLongest() {
+  cache_.Clear();
+  Feed(std::vector<int32_t>(static_cast<size_t>(std::max<int64_t>(1, context_tokens_ - 1))));
+  if (cache_.length() < cache_.capacity()) {
+    Feed(std::vector<int32_t>(1));
+  }
+}
+
+absl::Status Generator::Generate(std::span<const int32_t> prompt, int64_t count,
+                                 const SamplingOptions& options,
+                                 absl::FunctionRef<bool(int32_t)> emit) {
   CHECK(!prompt.empty());
   CHECK(!instance_.context().device().is_meta());
   cache_.Clear();
@@ -119,19 +164,15 @@ void Generator::Generate(std::span<const int32_t> prompt, int64_t count,
     return std::span<const int32_t>(text).last(std::min(tokens, text.size()));
   };
   Feed(tail(std::max<size_t>(1, limit - 1)));
-  std::vector<float> logits(static_cast<size_t>(logits_.size(1)));
+  std::vector<float> logits(static_cast<size_t>(vocab_size_));
   for (int64_t i = 0; i < count; ++i) {
-    DispatchFloat(logits_.dtype(), [&]<typename T>() {
-      const T* values = logits_.data<T>();
-      std::transform(values, values + logits.size(), logits.begin(),
-                     [](T value) { return static_cast<float>(value); });
-    });
+    ReadLogits(logits);
     const Philox draw =
         Philox4x32(static_cast<uint64_t>(options.seed), static_cast<uint64_t>(i), 0);
-    const auto token = static_cast<int32_t>(SampleToken(logits, options, draw.value[0] * 0x1p-32));
-    text.push_back(token);
-    if (!emit(token) || i + 1 == count) {
-      return;
+    ASSIGN_OR_RETURN(const int64_t token, SampleToken(logits, options, draw.value[0] * 0x1p-32));
+    text.push_back(static_cast<int32_t>(token));
+    if (!emit(text.back()) || i + 1 == count) {
+      break;
     }
     if (cache_.length() == cache_.capacity()) {
       cache_.Clear();
@@ -140,6 +181,7 @@ void Generator::Generate(std::span<const int32_t> prompt, int64_t count,
       Feed(tail(1));
     }
   }
+  return absl::OkStatus();
 }
 
 }  // namespace panthera

@@ -5,6 +5,8 @@
 #include <span>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "launcher/model_instance.h"
 #include "model/key_value_cache.h"
@@ -19,28 +21,35 @@ struct SamplingOptions {
 };
 
 // Draws a token from softmax(logits / temperature) restricted by top_k, then top_p; `uniform` in
-// [0, 1) decides. Equal logits rank by token id. (Nucleus sampling: Holtzman et al., arXiv
-// 1904.09751.)
-int64_t SampleToken(std::span<const float> logits, const SamplingOptions& options, double uniform);
+// [0, 1) decides. Equal logits rank by token id. A logit that is not finite is an error. (Nucleus
+// sampling: Holtzman et al., arXiv 1904.09751.)
+absl::StatusOr<int64_t> SampleToken(std::span<const float> logits, const SamplingOptions& options,
+                                    double uniform);
 
 // Continues a text token by token with a key/value cache.
 class Generator {
  public:
-  explicit Generator(ModelInstance& instance);
+  // Draws only ids below `vocab_size`, the tokenizer's: the model may have been given more, which
+  // stand for no text.
+  Generator(ModelInstance& instance, int64_t vocab_size);
 
   // Runs the model over `prompt` (at least one token) and then draws up to `count` tokens, each
   // given to `emit`, which returns false to stop. When the model's context is full it goes on from
-  // the last half of it. The same seed and prompt give the same tokens. CPU and kMeta.
-  void Generate(std::span<const int32_t> prompt, int64_t count, const SamplingOptions& options,
-                absl::FunctionRef<bool(int32_t)> emit);
-  // Runs a prompt of the longest kind: on kMeta, to measure the arena.
+  // the last half of it. The same seed and prompt give the same tokens. CPU only. Logits that are
+  // not finite are an error.
+  absl::Status Generate(std::span<const int32_t> prompt, int64_t count,
+                        const SamplingOptions& options, absl::FunctionRef<bool(int32_t)> emit);
+  // Runs a prompt of the longest kind and one token after it: on kMeta, to measure the arena.
   void PlanLongest();
 
  private:
   // Appends tokens to the cache; afterwards logits_ hold what follows.
   void Feed(std::span<const int32_t> tokens);
+  // Copies what follows the last token, for the ids that may be drawn.
+  void ReadLogits(std::span<float> logits) const;
 
   ModelInstance& instance_;
+  int64_t vocab_size_;
   int64_t context_tokens_;
   KeyValueCache cache_;
   Buffer memory_;

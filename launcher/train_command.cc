@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 
@@ -31,12 +32,15 @@ constexpr char kFooter[] =
     "\n"
     "Started again with the same configuration, a run goes on from its newest checkpoint.\n"
     "SIGUSR1 and SIGTERM save at the end of the step and stop with exit code 75.\n"
-    "Exit codes: 0 done, 2 refused, 3 loss not finite, 75 stopped by a signal after saving.";
+    "Exit codes: 0 done, 2 refused with nothing changed, 3 loss not finite, 4 failed in the "
+    "middle,\n"
+    "70 a call between ranks failed, 75 stopped by a signal after saving.";
 
-absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, int world_size) {
+absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, HostGroup& host) {
   RunOptions options;
-  RETURN_IF_ERROR(LoadConfig(arguments.config.path, arguments.config.overrides, options));
-  RETURN_IF_ERROR(options.Finish(world_size));
+  RETURN_IF_ERROR(
+      LoadSharedConfig(host, arguments.config.path, arguments.config.overrides, options));
+  RETURN_IF_ERROR(options.Finish(host.size()));
   if (options.device.kind == DeviceChoice::kCuda) {
     return absl::UnimplementedError(
         "device.kind = \"cuda\": this program was built without CUDA; use \"cpu\" or \"auto\"");
@@ -56,11 +60,12 @@ int Train(const TrainArguments& arguments) {
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  absl::StatusOr<RunOptions> options = ReadOptions(arguments, runtime.size());
+  std::unique_ptr<HostGroup> host = ConnectHosts(runtime);
+  absl::StatusOr<RunOptions> options = ReadOptions(arguments, *host);
   if (!options.ok()) {
     return Refuse(runtime, options.status());
   }
-  absl::StatusOr<World> world = ConnectWorld(runtime, options->parallel);
+  absl::StatusOr<World> world = ConnectWorld(runtime, options->parallel, std::move(host));
   if (!world.ok()) {
     return Refuse(runtime, world.status());
   }
@@ -70,11 +75,11 @@ int Train(const TrainArguments& arguments) {
   if (!run.ok()) {
     return Refuse(runtime, run.status());
   }
-  const absl::StatusOr<int> exit_code = (*run)->Run();
+  const absl::StatusOr<int> exit_code = (*run)->Run([] { return RequestedStopSignal() != 0; });
   if (!exit_code.ok()) {
     // The other ranks may not know: they would wait for this one for ever.
     LOG(ERROR) << std::string(exit_code.status().message());
-    runtime.Abort(kExitRefused);
+    runtime.Abort(kExitFailed);
   }
   return *exit_code;
 }

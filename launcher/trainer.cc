@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "launcher/gemm_rate.h"
+#include "launcher/training_checkpoint.h"
 #include "model/init.h"
 #include "optim/grad_clip.h"
 #include "optim/schedule.h"
@@ -70,7 +71,8 @@ StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device targ
   CHECK_OK(trainer.TrainStep(0, nullptr).status());
   StepPlan plan;
   plan.bytes_sent = data_parallel.bytes_sent() - sent_before;
-  CHECK_OK(trainer.Evaluate(nullptr, options.train.micro_batch).status());
+  CHECK_OK(trainer.Evaluate(nullptr, options.train.micro_batch * data_parallel.size()).status());
+  PlanSave(options, instance, data_parallel.rank());
   MeasureGemmRate(instance.context(), options.model, instance.dtype(), data_parallel);
   plan.arena_bytes = instance.context().arena().peak_bytes();
   plan.arena_peak = instance.context().arena().peak_allocations();

@@ -25,7 +25,7 @@ struct StepResult {
   double learning_rate = 0;
 };
 
-// What a step needs, found by running one on kMeta.
+// What training needs - a step, an evaluation, a checkpoint - found by running each on kMeta.
 struct StepPlan {
   // Everything but the arena.
   MemoryLedger memory;
@@ -46,7 +46,8 @@ class Trainer {
   // all references must outlive the trainer.
   Trainer(const RunOptions& options, World& world, std::unique_ptr<Context> context);
 
-  // What training and evaluation with these options need on `target`. Computes nothing.
+  // What training, evaluation and checkpoints with these options need on `target`, in a process
+  // with as many threads as this one: on a CPU every thread has scratch. Computes nothing.
   // `plan_world` is from PlanWorld.
   static StepPlan Plan(const RunOptions& options, World& plan_world, Device target);
 
@@ -56,7 +57,7 @@ class Trainer {
   // Optimizer step `step`, counted from 0, on the samples that belong to it. Blocks on the peers.
   // An error is this rank's alone: its peers wait for it in vain and must be ended.
   absl::StatusOr<StepResult> TrainStep(int64_t step, const DataLoader* data);
-  // The loss on held-out sequences. Blocks on the peers.
+  // The loss on the first `sequences` of `set`. Blocks on the peers.
   absl::StatusOr<Evaluation> Evaluate(const ValidationSet* set, int64_t sequences);
 
   int64_t tokens_per_step() const;

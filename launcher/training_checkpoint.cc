@@ -40,26 +40,30 @@ std::vector<TensorSet> StateSets(const Trainer& trainer, const ParameterStore& p
   return sets;
 }
 
-// Memory for a save alone: between steps, so no part of what a step is planned to need.
-struct SaveMemory {
-  MemoryLedger ledger;
-  Buffer buffer;
-};
-
-// The output matrix that other programs expect of a model whose head is the swapped table, computed
-// into `memory` from this rank's rows of the table.
-void AppendSwappedHead(const ModelInstance& instance, TensorSet& weights, SaveMemory& memory) {
-  const ParamId table = instance.model().embedding();
+// This rank's rows of the embedding table, if it has any.
+const TensorPiece* FindTable(const ModelInstance& instance, const TensorSet& weights) {
   for (const TensorPiece& piece : weights.pieces) {
-    if (piece.name == instance.params().spec(table).name) {
-      memory.buffer = Buffer(piece.data.device(), memory.ledger, MemoryCategory::kData,
-                             "swapped head", piece.data.bytes());
-      weights.pieces.push_back(
-          SwappedHeadPiece(piece, memory.buffer.View(piece.data.shape(), piece.data.dtype())));
-      weights.derived.push_back(kHeadName);
-      return;
+    if (piece.name == instance.params().spec(instance.model().embedding()).name) {
+      return &piece;
     }
   }
+  return nullptr;
+}
+
+Tensor AllocateSwappedHead(Arena& arena, const TensorPiece& table) {
+  return arena.Allocate(table.data.shape(), table.data.dtype(), "swapped head");
+}
+
+// The output matrix that other programs expect of a model whose head is the swapped table, computed
+// in the arena, which is empty between steps, from this rank's rows of the table.
+void AppendSwappedHead(ModelInstance& instance, TensorSet& weights) {
+  const TensorPiece* table = FindTable(instance, weights);
+  if (table == nullptr) {
+    return;
+  }
+  const Tensor head = AllocateSwappedHead(instance.context().arena(), *table);
+  weights.pieces.push_back(SwappedHeadPiece(TensorPiece(*table), head));
+  weights.derived.push_back(kHeadName);
 }
 
 }  // namespace
@@ -85,15 +89,15 @@ absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& op
 absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
                           const RunOptions& options, std::vector<SmallFile> small_files,
                           int64_t step) {
-  const ModelInstance& instance = trainer.instance();
+  ModelInstance& instance = trainer.instance();
   const int data_rank = world.mesh.data_rank;
+  const Arena::Scope scope(instance.context().arena());
   CheckpointContents contents;
   contents.step = step;
   contents.program = absl::StrCat("panthera ", kVersion);
   contents.sets = WeightSets(instance.params(), data_rank, PieceUse::kSave);
-  SaveMemory swapped_head;
   if (options.model.tie == Tie::kSwapHalves) {
-    AppendSwappedHead(instance, SetNamed(contents.sets, "model"), swapped_head);
+    AppendSwappedHead(instance, SetNamed(contents.sets, "model"));
   }
   for (TensorSet& set : StateSets(trainer, instance.params(), data_rank, PieceUse::kSave)) {
     contents.sets.push_back(std::move(set));
@@ -102,6 +106,18 @@ absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
   return SaveCheckpoint(
       files, *world.host, options.train.run_dir, contents,
       {.keep_newest = options.checkpoint.keep, .keep_every = options.checkpoint.keep_every});
+}
+
+void PlanSave(const RunOptions& options, ModelInstance& instance, int data_rank) {
+  if (options.model.tie != Tie::kSwapHalves) {
+    return;
+  }
+  const Arena::Scope scope(instance.context().arena());
+  std::vector<TensorSet> sets = WeightSets(instance.params(), data_rank, PieceUse::kSave);
+  const TensorPiece* table = FindTable(instance, SetNamed(sets, "model"));
+  if (table != nullptr) {
+    AllocateSwappedHead(instance.context().arena(), *table);
+  }
 }
 
 absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,

@@ -29,12 +29,17 @@ absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& op
                                                             int64_t step);
 
 // Saves everything that the next step depends on, after `step` optimizer steps. Collective; every
-// rank gets the same status. Blocks on the disk and the peers.
+// rank gets the same status. Blocks on the disk and the peers. What a save needs in memory it takes
+// from the arena, which must be empty.
 absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
                           const RunOptions& options, std::vector<SmallFile> small_files,
                           int64_t step);
 
-// The inverse: parameters on every rank and optimizer state. Collective.
+// Allocates in the arena, and gives back, what a save by data-parallel rank `data_rank` would take:
+// on kMeta, to measure it.
+void PlanSave(const RunOptions& options, ModelInstance& instance, int data_rank);
+
+// The inverse of SaveTraining: parameters on every rank and optimizer state. Collective.
 absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
                           const Checkpoint& checkpoint);
 

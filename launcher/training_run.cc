@@ -17,30 +17,56 @@
 #include "launcher/gemm_rate.h"
 #include "launcher/host_memory.h"
 #include "launcher/run_directory.h"
-#include "launcher/stop_request.h"
 #include "launcher/training_checkpoint.h"
 #include "launcher/version.h"
 #include "model/cost.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/vector_ops.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/json_lines.h"
 
 namespace panthera {
+namespace {
 
-TrainingRun::TrainingRun(const RunOptions& options, World& world)
-    : options_(options), world_(world), model_flops_per_token_(CountFlops(options.model).model()) {}
+// Up to this many ids are read before the run begins: a second or two.
+constexpr int64_t kMostCheckedTokens = 2'000'000'000;
+
+// `Data` is DataLoader or ValidationSet.
+template <typename Data>
+absl::Status CheckVocabulary(const Data& data, const std::string& key) {
+  if (data.tokens() <= kMostCheckedTokens) {
+    return data.CheckVocabulary();
+  }
+  LOG(INFO) << key << " has " << FormatCount(static_cast<double>(data.tokens()))
+            << " tokens, too many to read before the run; an id outside the vocabulary will show "
+            << "when its sample is used";
+  return absl::OkStatus();
+}
+
+bool IsFinite(const StepMetrics& metrics) {
+  return std::isfinite(metrics.loss_nats) && std::isfinite(*metrics.gradient_norm);
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const RunOptions& options, StartMode start, World& world)
+    : options_(options),
+      start_(start),
+      world_(world),
+      model_flops_per_token_(CountFlops(options.model).model()) {}
 
 absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions& options,
                                                                StartMode start, World& world) {
-  std::unique_ptr<TrainingRun> run(new TrainingRun(options, world));
+  std::unique_ptr<TrainingRun> run(new TrainingRun(options, start, world));
   RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
   RETURN_IF_ERROR(Agree(*world.host, run->PlanMemory()));
-  RETURN_IF_ERROR(Agree(*world.host, run->PrepareDirectory(start)));
-  RETURN_IF_ERROR(run->FindResumePoint(std::numeric_limits<int64_t>::max()));
+  RETURN_IF_ERROR(Agree(*world.host, run->LockDirectory()));
+  if (start == StartMode::kResume) {
+    RETURN_IF_ERROR(run->FindResumePoint(std::numeric_limits<int64_t>::max()));
+  }
   RETURN_IF_ERROR(run->CreateTrainer());
-  RETURN_IF_ERROR(Agree(*world.host, run->OpenRecords()));
   return run;
 }
 
@@ -64,18 +90,19 @@ absl::Status TrainingRun::OpenData() {
   if (!is_first()) {
     return absl::OkStatus();
   }
-  RETURN_IF_ERROR(data_->CheckVocabulary());
-  return validation_.has_value() ? validation_->CheckVocabulary() : absl::OkStatus();
+  RETURN_IF_ERROR(CheckVocabulary(*data_, "data.train"));
+  return validation_.has_value() ? CheckVocabulary(*validation_, "data.validation")
+                                 : absl::OkStatus();
 }
 
-absl::Status TrainingRun::PrepareDirectory(StartMode start) {
+absl::Status TrainingRun::LockDirectory() {
   if (!is_first()) {
     return absl::OkStatus();
   }
   const std::string& directory = options_.train.run_dir;
   RETURN_IF_ERROR(files_.MakeDirectories(directory));
   ASSIGN_OR_RETURN(lock_, RunLock::Acquire(directory, LockHolder::ThisProcess()));
-  return start == StartMode::kFresh ? SetRunAside(files_, directory) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::Status TrainingRun::FindResumePoint(int64_t before_step) {
@@ -90,12 +117,24 @@ absl::Status TrainingRun::FindResumePoint(int64_t before_step) {
   if (resume_from_.has_value()) {
     first_step_ = resume_from_->step();
     saved_step_ = first_step_;
-    return CheckUnchanged();
+    return Agree(*world_.host, CheckResumePoint());
   }
   if (!found.skipped.empty()) {
     return absl::DataLossError(absl::StrCat(
-        options_.train.run_dir, ": none of its checkpoints is whole (", found.skipped.front(),
+        options_.train.run_dir, ": none of its checkpoints is whole and finite (",
+        found.skipped.front(),
         "); restore one of them, or begin anew with --fresh, which keeps what is there"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingRun::CheckResumePoint() {
+  RETURN_IF_ERROR(CheckUnchanged());
+  if (options_.train.steps < first_step_) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "%s: train.steps = %d, but this run has come to step %d; raise train.steps, choose another "
+        "train.run_dir, or begin anew with --fresh",
+        options_.train.run_dir, options_.train.steps, first_step_));
   }
   return absl::OkStatus();
 }
@@ -170,6 +209,9 @@ absl::Status TrainingRun::OpenRecords() {
     return absl::OkStatus();
   }
   const std::string& directory = options_.train.run_dir;
+  if (start_ == StartMode::kFresh) {
+    RETURN_IF_ERROR(SetRunAside(files_, directory));
+  }
   RETURN_IF_ERROR(WriteFile(files_, directory + "/config.toml", PrintConfig(options_)));
   RETURN_IF_ERROR(
       WriteFile(files_, directory + "/version.txt", absl::StrCat("panthera ", kVersion, "\n")));
@@ -212,25 +254,33 @@ void TrainingRun::LogStart() const {
                                          : ": a new run");
 }
 
-absl::StatusOr<int> TrainingRun::Run() {
-  for (int64_t step = first_step_; step < options_.train.steps; ++step) {
-    ASSIGN_OR_RETURN(const StepMetrics metrics, RunStep(step));
-    RETURN_IF_ERROR(Report(metrics));
-    if (!std::isfinite(metrics.loss_nats) || !std::isfinite(*metrics.gradient_norm)) {
-      LOG(ERROR) << "step " << metrics.step
-                 << ": loss or gradient is not finite; nothing was saved "
-                 << "after step " << saved_step_ << ". Lower optim.learning_rate and start again";
+absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
+  if (first_step_ == options_.train.steps) {
+    if (is_first()) {
+      LOG(INFO) << options_.train.run_dir << ": all " << first_step_
+                << " steps are done; nothing is left to do. A larger train.steps goes on";
+    }
+    return kExitDone;
+  }
+  RETURN_IF_ERROR(Agree(*world_.host, OpenRecords()));
+  for (int64_t done = first_step_ + 1; done <= options_.train.steps; ++done) {
+    ASSIGN_OR_RETURN(StepMetrics metrics, RunStep(done - 1));
+    if (!IsFinite(metrics)) {
+      RETURN_IF_ERROR(Report(metrics));
+      LogNotFinite(done);
       return kExitNotFinite;
     }
-    const int64_t done = step + 1;
-    const bool stop = StopRequested();
-    const bool due = options_.checkpoint.every > 0 && done % options_.checkpoint.every == 0;
-    if (stop || due || done == options_.train.steps) {
+    if (EvaluationIsDue(done)) {
+      RETURN_IF_ERROR(Evaluate(metrics));
+    }
+    RETURN_IF_ERROR(Report(metrics));
+    const bool stop = AgreeToStop(stop_requested());
+    if (stop || SaveIsDue(done)) {
       RETURN_IF_ERROR(Save(done));
     }
     if (stop && done < options_.train.steps) {
       if (is_first()) {
-        LOG(INFO) << "stopped by a signal after step " << done
+        LOG(INFO) << "asked to stop: saved after step " << done
                   << "; the same command goes on from there";
       }
       return kExitStoppedBySignal;
@@ -263,13 +313,45 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   // Shards are equally long, so every rank sends as much.
   metrics.bytes_sent =
       (world_.data_parallel->bytes_sent() - bytes_before) * world_.data_parallel->size();
-  if (options_.eval.every > 0 &&
-      (done % options_.eval.every == 0 || done == options_.train.steps)) {
-    ASSIGN_OR_RETURN(const Evaluation evaluation,
-                     trainer_->Evaluate(&*validation_, validation_->size()));
-    metrics.validation_loss_nats = evaluation.MeanLoss();
+  if (is_first() && done % options_.log.every == 0) {
+    metrics.embedding_max = LargestInEmbedding();
   }
   return metrics;
+}
+
+double TrainingRun::LargestInEmbedding() {
+  ModelInstance& instance = trainer_->instance();
+  float largest = 0;
+  MaxAbs(instance.context(), instance.params().value(instance.model().embedding()),
+         {&largest, {1}, DType::kF32, world_.device});
+  return largest;
+}
+
+bool TrainingRun::EvaluationIsDue(int64_t steps_done) const {
+  const int64_t every = options_.eval.every;
+  return every > 0 && (steps_done % every == 0 || steps_done == options_.train.steps);
+}
+
+bool TrainingRun::SaveIsDue(int64_t steps_done) const {
+  const int64_t every = options_.checkpoint.every;
+  return (every > 0 && steps_done % every == 0) || steps_done == options_.train.steps;
+}
+
+absl::Status TrainingRun::Evaluate(StepMetrics& metrics) {
+  ASSIGN_OR_RETURN(const Evaluation evaluation,
+                   trainer_->Evaluate(&*validation_, validation_->size()));
+  metrics.validation_loss_nats = evaluation.MeanLoss();
+  return absl::OkStatus();
+}
+
+void TrainingRun::LogNotFinite(int64_t step) const {
+  if (!is_first()) {
+    return;
+  }
+  LOG(ERROR) << "step " << step << ": the loss or a gradient is not finite; "
+             << (saved_step_ < 0 ? "nothing has been saved yet"
+                                 : absl::StrCat("the last checkpoint is of step ", saved_step_))
+             << ". Lower optim.learning_rate and start again";
 }
 
 absl::Status TrainingRun::Report(const StepMetrics& metrics) {
@@ -288,8 +370,8 @@ absl::Status TrainingRun::Save(int64_t steps_done) {
   return absl::OkStatus();
 }
 
-bool TrainingRun::StopRequested() {
-  uint8_t flag = RequestedStopSignal() != 0 ? 1 : 0;
+bool TrainingRun::AgreeToStop(bool requested_here) {
+  uint8_t flag = requested_here ? 1 : 0;
   Stream stream(world_.device);
   AllReduceOr(*world_.data_parallel, {&flag, 1}, stream);
   return flag != 0;

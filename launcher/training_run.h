@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
@@ -22,7 +23,7 @@
 namespace panthera {
 
 enum class StartMode : uint8_t {
-  kResume,  // go on from the newest whole checkpoint in the run directory, if there is one
+  kResume,  // go on from the newest usable checkpoint in the run directory, if there is one
   kFresh,   // set aside what is in the run directory and begin at step 0
 };
 
@@ -37,43 +38,60 @@ enum class StartMode : uint8_t {
 //   lock            held while a job works here
 class TrainingRun {
  public:
-  // Locks the directory, opens the data, finds the newest checkpoint, allocates everything and
-  // loads or initialises the parameters. Collective; every rank gets the same status, and a refused
-  // run changes nothing. `options` must be finished for the world's size.
+  // Whether the process of a rank has been asked to save and stop. One that was is enough.
+  using StopRequest = absl::FunctionRef<bool()>;
+  static bool NeverAskedToStop() { return false; }
+
+  // Opens the data, locks the directory, finds the newest checkpoint that is whole and finite,
+  // allocates everything and loads or initialises the parameters. Collective; every rank gets the
+  // same status. Changes nothing but for making the directory and its lock. `options` must be
+  // finished for the world's size.
   static absl::StatusOr<std::unique_ptr<TrainingRun>> Open(const RunOptions& options,
                                                            StartMode start, World& world);
 
-  // Trains to the last step or until a signal asks to stop, and returns the process' exit code
-  // (exit_codes.h). Blocks on the peers. An error may be this rank's alone: the job must be ended.
-  absl::StatusOr<int> Run();
+  // Sets an earlier run aside if it is to begin afresh, trains to the last step or until a rank is
+  // asked to stop, and returns the process' exit code (exit_codes.h). `stop_requested` is asked
+  // once after every step. A run that has come to its last step before changes nothing. Blocks on
+  // the peers. An error may be this rank's alone: the job must be ended.
+  absl::StatusOr<int> Run(StopRequest stop_requested = NeverAskedToStop);
 
   Trainer& trainer() { return *trainer_; }
 
  private:
-  TrainingRun(const RunOptions& options, World& world);
+  TrainingRun(const RunOptions& options, StartMode start, World& world);
 
   absl::Status OpenData();
   // Sizes the arena, and refuses what this host cannot hold.
   absl::Status PlanMemory();
-  absl::Status PrepareDirectory(StartMode start);
-  // Finds the newest whole checkpoint with a step below `before_step` and checks that it belongs to
-  // this configuration.
+  absl::Status LockDirectory();
+  // Finds the newest usable checkpoint with a step below `before_step` and checks that it belongs
+  // to this configuration. Collective.
   absl::Status FindResumePoint(int64_t before_step);
+  absl::Status CheckResumePoint();
   absl::Status CheckUnchanged();
   // Loads the resume point, or an older one if its tensors turn out to be damaged.
   absl::Status LoadResumePoint();
   absl::Status CreateTrainer();
+  // Begins to change the directory: sets an earlier run aside if asked to, and opens the logs.
   absl::Status OpenRecords();
   void LogStart() const;
 
   absl::StatusOr<StepMetrics> RunStep(int64_t step);
+  // The largest magnitude in the input embedding, which every rank holds whole.
+  double LargestInEmbedding();
+  bool EvaluationIsDue(int64_t steps_done) const;
+  bool SaveIsDue(int64_t steps_done) const;
+  // Adds the loss on held-out data to `metrics`.
+  absl::Status Evaluate(StepMetrics& metrics);
+  void LogNotFinite(int64_t step) const;
   absl::Status Report(const StepMetrics& metrics);
   absl::Status Save(int64_t steps_done);
   // Whether a rank has been asked to stop; the same answer on every rank.
-  bool StopRequested();
+  bool AgreeToStop(bool requested_here);
   bool is_first() const { return world_.mesh.rank() == 0; }
 
   RunOptions options_;
+  StartMode start_;
   World& world_;
   PosixFileSystem files_;
   std::optional<RunLock> lock_;

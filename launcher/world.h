@@ -23,14 +23,25 @@ struct World {
   std::unique_ptr<Communicator> data_parallel;
 };
 
-// The world of a process that mpirun or srun started, or of one started alone. Blocks on all ranks.
-absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOptions& options);
+// The control plane of the processes that mpirun or srun started, or of one started alone. Blocks
+// on all ranks.
+std::unique_ptr<HostGroup> ConnectHosts(const MpiRuntime& runtime);
+
+// The world of the same processes, which must have the same options. Takes `host` from
+// ConnectHosts. Blocks on all ranks.
+absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOptions& options,
+                                   std::unique_ptr<HostGroup> host);
 
 // The world of rank 0 of a job of `ranks` that is only planned: nothing is sent.
 absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks);
 
-// Gives this worker its share of the machine: as many threads as its cores divided by the workers
-// on this host, unless OMP_NUM_THREADS says otherwise.
+// How many threads a worker gets of a machine with `online` cores, of which it may run on
+// `allowed`, beside the other workers on this host, `local_size` with itself. If it is confined to
+// so few that all workers could have as many, its launcher has already divided the machine and it
+// takes all that it may run on; otherwise an equal share of them. At least 1.
+int ThreadsPerRank(int online, int allowed, int local_size);
+
+// Gives this worker its ThreadsPerRank, unless OMP_NUM_THREADS says otherwise.
 void ShareCores(const MpiRuntime& runtime);
 
 }  // namespace panthera

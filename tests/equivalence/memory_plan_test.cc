@@ -1,10 +1,12 @@
 // The plan is the truth: what a step on kMeta asks for is what a real run requests.
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <gmock/gmock.h>
 
 #include "launcher/config_file.h"
+#include "launcher/training_checkpoint.h"
 #include "tests/equivalence/tiny_run.h"
 
 namespace panthera {
@@ -37,7 +39,33 @@ INSTANTIATE_TEST_SUITE_P(
                               WeightStorage::kBf16PlusFp32, Recompute::kNone, Tie::kSwapHalves}),
     [](const auto& test) { return test.param.name; });
 
-TEST_P(MemoryPlanTest, EqualsEveryByteThatARealStepRequests) {
+void ExpectPlanned(const StepPlan& plan, Trainer& trainer, const MemoryLedger& ledger) {
+  EXPECT_EQ(ledger.total_bytes(), plan.total_bytes());
+  for (int c = 0; c < kNumMemoryCategories; ++c) {
+    const auto category = static_cast<MemoryCategory>(c);
+    const int64_t arena = category == MemoryCategory::kActivations ? plan.arena_bytes : 0;
+    EXPECT_EQ(ledger.bytes(category), plan.memory.bytes(category) + arena) << Name(category);
+  }
+  EXPECT_LE(trainer.instance().context().arena().peak_bytes(), plan.arena_bytes);
+}
+
+StepPlan PlanOf(RunOptions options, int ranks) {
+  CHECK_OK(options.Finish(ranks));
+  absl::StatusOr<World> plan_world = PlanWorld(options.parallel, ranks);
+  CHECK_OK(plan_world.status());
+  return Trainer::Plan(options, *plan_world, {});
+}
+
+ValidationSet OpenValidation(const RunOptions& options) {
+  absl::StatusOr<ValidationSet> set = ValidationSet::Open(
+      options.data.validation,
+      {.sequence_length = options.model.sequence_length, .vocab_size = options.model.vocab_size},
+      0);
+  CHECK_OK(set.status());
+  return *std::move(set);
+}
+
+TEST_P(MemoryPlanTest, EqualsEveryByteThatARealRunRequests) {
   const Variant& variant = GetParam();
   TinyRun run(2);
   run.options.optim.algorithm = variant.algorithm;
@@ -46,28 +74,49 @@ TEST_P(MemoryPlanTest, EqualsEveryByteThatARealStepRequests) {
   run.options.model.recompute = variant.recompute;
   run.options.model.tie = variant.tie;
 
-  RunRanks(variant.ranks, [&](RankWorld& rank_world) {
-    RunOptions options = run.options;
-    ASSERT_EQ(options.Finish(variant.ranks), absl::OkStatus());
-    absl::StatusOr<World> plan_world = PlanWorld(options.parallel, variant.ranks);
-    ASSERT_TRUE(plan_world.ok());
-    const StepPlan plan = Trainer::Plan(options, *plan_world, {});
+  run.options.train.micro_batch = 2;
 
+  RunRanks(variant.ranks, [&](RankWorld& rank_world) {
+    const StepPlan plan = PlanOf(run.options, variant.ranks);
     World world = testing::WorldOf(rank_world);
-    MemoryLedger& ledger = rank_world.ledger();
-    const std::unique_ptr<Trainer> trainer = testing::NewTrainer(run.options, world, ledger);
+    const MemoryLedger& ledger = rank_world.ledger();
+    const std::unique_ptr<Trainer> trainer =
+        testing::NewTrainer(run.options, world, rank_world.ledger());
     const DataLoader data = run.OpenData();
     const int64_t sent_before = world.data_parallel->bytes_sent();
     ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
-
-    EXPECT_EQ(ledger.total_bytes(), plan.total_bytes());
-    for (int c = 0; c < kNumMemoryCategories; ++c) {
-      const auto category = static_cast<MemoryCategory>(c);
-      const int64_t arena = category == MemoryCategory::kActivations ? plan.arena_bytes : 0;
-      EXPECT_EQ(ledger.bytes(category), plan.memory.bytes(category) + arena) << Name(category);
-    }
-    EXPECT_LE(trainer->instance().context().arena().peak_bytes(), plan.arena_bytes);
     EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.bytes_sent);
+    ExpectPlanned(plan, *trainer, ledger);
+
+    // Every rank has two full batches, and one sequence more.
+    const ValidationSet validation = OpenValidation(run.options);
+    ASSERT_TRUE(trainer->Evaluate(&validation, 5 * variant.ranks).ok());
+    ExpectPlanned(plan, *trainer, ledger);
+
+    PosixFileSystem files;
+    ASSERT_EQ(SaveTraining(files, world, *trainer, run.options, {}, 1), absl::OkStatus());
+    ExpectPlanned(plan, *trainer, ledger);
+  });
+}
+
+TEST(MemoryPlanOfCheckpointTest, HasRoomForTheHeadThatOthersExpect) {
+  TinyRun run(2);
+  run.options.model.tie = Tie::kSwapHalves;
+  // A large table and little else: the head is what fills the arena.
+  run.options.model.vocab_size = 20000;
+  run.options.model.head_chunk_rows = 1;
+  run.options.optim.accumulate = Accumulation::kGradient;
+  RunRanks(2, [&](RankWorld& rank_world) {
+    const StepPlan plan = PlanOf(run.options, 2);
+    ASSERT_EQ(plan.arena_peak.size(), 1);
+    EXPECT_STREQ(plan.arena_peak[0].name, "swapped head");
+    World world = testing::WorldOf(rank_world);
+    const std::unique_ptr<Trainer> trainer =
+        testing::NewTrainer(run.options, world, rank_world.ledger());
+    PosixFileSystem files;
+    ASSERT_EQ(SaveTraining(files, world, *trainer, run.options, {}, 1), absl::OkStatus());
+    ExpectPlanned(plan, *trainer, rank_world.ledger());
+    EXPECT_EQ(trainer->instance().context().arena().used_bytes(), 0);
   });
 }
 

@@ -60,7 +60,6 @@ class BorrowedHostGroup final : public HostGroup {
 
   int rank() const override { return group_.rank(); }
   int size() const override { return group_.size(); }
-  void Barrier() override { group_.Barrier(); }
   std::vector<std::string> AllGather(const std::string& bytes) override {
     return group_.AllGather(bytes);
   }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "tests/support/rank_harness.h"
 #include "tests/support/temp_dir.h"
 
 namespace panthera {
@@ -376,6 +378,38 @@ TEST(OverrideTest, MistakesFollowThoseOfTheFileInTheirOrder) {
             "--set b.c=1: unknown section [b]; known sections are model, optim, schedule, data, "
             "parallel, train, eval, checkpoint, log, device\n"
             "--set eval.every=x: `eval.every` must be an integer; found the string \"x\"");
+}
+
+TEST(SharedConfigTest, AllRanksHaveWhatRank0Read) {
+  const testing::TempDir directory;
+  std::ofstream(directory.File("0.toml")) << kValid;
+  // Rank 1 finds another text at its path, rank 2 none.
+  std::ofstream(directory.File("1.toml")) << kValid << "[log]\nevery = 7\n";
+
+  testing::RunRanks(3, [&](testing::RankWorld& world) {
+    const std::string path = directory.File(std::to_string(world.rank()) + ".toml");
+    RunOptions options;
+    const std::vector<std::string> overrides = {"train.steps=20"};
+    ASSERT_EQ(Message(LoadSharedConfig(world.host(), path, overrides, options)), "");
+    EXPECT_EQ(options.train.steps, 20);
+    EXPECT_EQ(options.log.every, LogOptions().every);
+  });
+}
+
+TEST(SharedConfigTest, AllRanksGetTheMistakesOfRank0) {
+  const testing::TempDir directory;
+  testing::RunRanks(2, [&](testing::RankWorld& world) {
+    RunOptions options;
+    const std::string missing = directory.File("missing.toml");
+    EXPECT_THAT(Message(LoadSharedConfig(world.host(), missing, {}, options)),
+                HasSubstr("cannot read the configuration " + missing));
+  });
+  std::ofstream(directory.File("bad.toml")) << kValid << "[log]\nevry = 7\n";
+  testing::RunRanks(2, [&](testing::RankWorld& world) {
+    RunOptions options;
+    EXPECT_THAT(Message(LoadSharedConfig(world.host(), directory.File("bad.toml"), {}, options)),
+                HasSubstr("bad.toml:17: unknown key `log.evry`"));
+  });
 }
 
 }  // namespace

@@ -12,26 +12,26 @@ bool OnLastRank() { return MpiTestWorld().rank() == MpiTestWorld().size() - 1; }
 
 TEST(JobEndTest, FailedExpectationOnOneRankFailsAllRanks) {
   EXPECT_FALSE(OnLastRank());
-  MpiTestWorld().host().Barrier();
+  MpiTestWorld().Meet();
 }
 
 TEST(JobEndTest, FailedAssertionEndsRanksThatWait) {
   ASSERT_FALSE(OnLastRank());
-  MpiTestWorld().host().Barrier();
+  MpiTestWorld().Meet();
 }
 
 TEST(JobEndTest, AbortEndsRanksThatWait) {
   if (OnLastRank()) {
     MpiTestRuntime().Abort(7);
   }
-  MpiTestWorld().host().Barrier();
+  MpiTestWorld().Meet();
 }
 
 TEST(JobEndTest, FailedMpiCallEndsRanksThatWait) {
   if (OnLastRank()) {
     internal::CheckMpi(/*code=*/2, "MPI_Bcast(...)", __FILE__, __LINE__);
   }
-  MpiTestWorld().host().Barrier();
+  MpiTestWorld().Meet();
 }
 
 }  // namespace

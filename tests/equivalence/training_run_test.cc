@@ -1,0 +1,250 @@
+// How a run begins, ends and goes on: stop requests, damaged and not finite checkpoints, refusals.
+#include "launcher/training_run.h"
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+
+#include "launcher/exit_codes.h"
+#include "launcher/run_directory.h"
+#include "runtime/comm/self_communicator.h"
+#include "tests/equivalence/tiny_run.h"
+
+namespace panthera {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::RankWorld;
+using testing::RunRanks;
+using testing::Tensors;
+using testing::TinyRun;
+
+constexpr int64_t kNever = -1;
+
+// When which rank is asked to stop, in steps of this start.
+struct StopAfter {
+  int64_t steps = kNever;
+  int rank = 0;
+};
+
+struct Outcome {
+  std::vector<absl::Status> refusals;  // of Open, by rank
+  std::vector<int> exit_codes;         // of Run, by rank
+  int64_t steps = 0;                   // that rank 0 took
+  Tensors tensors;                     // what the ranks hold at the end
+};
+
+Outcome Start(const TinyRun& run, int ranks, StartMode mode, StopAfter stop) {
+  Outcome outcome;
+  std::mutex mutex;
+  RunRanks(ranks, [&](RankWorld& rank_world) {
+    World world = testing::WorldOf(rank_world);
+    RunOptions options = run.options;
+    ASSERT_EQ(options.Finish(ranks), absl::OkStatus());
+    absl::StatusOr<std::unique_ptr<TrainingRun>> training = TrainingRun::Open(options, mode, world);
+    if (!training.ok()) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      outcome.refusals.push_back(training.status());
+      return;
+    }
+    int64_t steps = 0;
+    const absl::StatusOr<int> exit_code = (*training)->Run([&] {
+      ++steps;
+      return rank_world.rank() == stop.rank && steps == stop.steps;
+    });
+    ASSERT_TRUE(exit_code.ok()) << exit_code.status();
+    const std::lock_guard<std::mutex> lock(mutex);
+    outcome.exit_codes.push_back(*exit_code);
+    if (rank_world.rank() == 0) {
+      outcome.steps = steps;
+    }
+    testing::CopyShards((*training)->trainer(), outcome.tensors);
+  });
+  return outcome;
+}
+
+Outcome Resume(const TinyRun& run, int ranks = 1, StopAfter stop = {}) {
+  return Start(run, ranks, StartMode::kResume, stop);
+}
+
+// The message with which all of `ranks` ranks refuse to start.
+std::string Refusal(const TinyRun& run, int ranks, StartMode mode = StartMode::kResume) {
+  const Outcome outcome = Start(run, ranks, mode, {});
+  EXPECT_EQ(outcome.refusals.size(), static_cast<size_t>(ranks));
+  EXPECT_THAT(outcome.refusals, Each(outcome.refusals.at(0)));
+  return std::string(outcome.refusals.at(0).message());
+}
+
+class TrainingRunTest : public ::testing::Test {
+ protected:
+  std::string RunFile(const std::string& name) const {
+    return run_.options.train.run_dir + "/" + name;
+  }
+  std::string CheckpointFile(int64_t step, const std::string& name) const {
+    return CheckpointDirectory(run_.options.train.run_dir, step) + "/" + name;
+  }
+
+  void FlipLastBit(const std::string& path) {
+    std::string contents = *ReadFile(files_, path);
+    contents.back() = static_cast<char>(contents.back() ^ 1);
+    ASSERT_EQ(WriteFile(files_, path, contents), absl::OkStatus());
+  }
+
+  // As a save of infinite values would have marked it.
+  void MarkNotFinite(int64_t step) {
+    const std::string path = CheckpointFile(step, "manifest.json");
+    Manifest manifest = *ParseManifest(*ReadFile(files_, path));
+    manifest.finite = false;
+    ASSERT_EQ(WriteFile(files_, path, ManifestJson(manifest)), absl::OkStatus());
+  }
+
+  TinyRun run_{6};
+  PosixFileSystem files_;
+};
+
+TEST_F(TrainingRunTest, AStopRequestOnOneRankMakesAllRanksSaveAndStop) {
+  const TinyRun straight(6);
+  const Tensors expected = Resume(straight, 3).tensors;
+
+  const Outcome stopped = Resume(run_, 3, {.steps = 2, .rank = 1});
+
+  EXPECT_EQ(stopped.exit_codes, std::vector<int>(3, kExitStoppedBySignal));
+  EXPECT_EQ(stopped.steps, 2);
+  const Outcome resumed = Resume(run_, 3);
+  EXPECT_EQ(resumed.exit_codes, std::vector<int>(3, kExitDone));
+  EXPECT_EQ(resumed.steps, 4);
+  EXPECT_FALSE(expected.empty());
+  EXPECT_EQ(resumed.tensors, expected);
+}
+
+TEST_F(TrainingRunTest, AStopRequestInTheLastStepIsDone) {
+  EXPECT_EQ(Resume(run_, 2, {.steps = 6}).exit_codes, std::vector<int>(2, kExitDone));
+}
+
+TEST_F(TrainingRunTest, ADamagedTensorMakesTheResumeLoadTheOlderCheckpoint) {
+  const TinyRun straight(6);
+  const Tensors expected = Resume(straight, 2).tensors;
+  run_.options.checkpoint.every = 2;
+  Resume(run_, 2, {.steps = 4});
+  // The header is sound; only who reads the tensors finds the damage.
+  FlipLastBit(CheckpointFile(4, "model.safetensors"));
+
+  const Outcome resumed = Resume(run_, 2);
+
+  EXPECT_EQ(resumed.exit_codes, std::vector<int>(2, kExitDone));
+  EXPECT_EQ(resumed.steps, 4) << "from step 2 to step 6";
+  EXPECT_EQ(resumed.tensors, expected);
+}
+
+TEST_F(TrainingRunTest, DamageInTheOnlyCheckpointIsRefused) {
+  Resume(run_, 1, {.steps = 2});
+  FlipLastBit(CheckpointFile(2, "model.safetensors"));
+
+  EXPECT_THAT(Refusal(run_, 2), HasSubstr("model.safetensors is damaged"));
+}
+
+TEST_F(TrainingRunTest, ResumeGoesBackToTheNewestFiniteCheckpoint) {
+  run_.options.checkpoint.every = 2;
+  Resume(run_, 1, {.steps = 4});
+  MarkNotFinite(4);
+
+  const Outcome resumed = Resume(run_);
+
+  EXPECT_EQ(resumed.exit_codes, std::vector<int>{kExitDone});
+  EXPECT_EQ(resumed.steps, 4) << "from step 2 to step 6";
+}
+
+TEST_F(TrainingRunTest, ARunWithoutAFiniteCheckpointIsRefused) {
+  Resume(run_, 1, {.steps = 2});
+  MarkNotFinite(2);
+
+  EXPECT_THAT(Refusal(run_, 1),
+              AllOf(HasSubstr("step_00000002"), HasSubstr("not finite"), HasSubstr("--fresh")));
+}
+
+TEST_F(TrainingRunTest, SavedModelIsTheNewestFiniteOneUnlessAnotherIsNamed) {
+  run_.options.checkpoint.every = 2;
+  Resume(run_, 1, {.steps = 4});
+  MarkNotFinite(4);
+  SelfHostGroup host;
+  const std::string& directory = run_.options.train.run_dir;
+
+  EXPECT_EQ(OpenSavedModel(files_, host, directory, std::nullopt)->checkpoint.step(), 2);
+  EXPECT_EQ(OpenSavedModel(files_, host, directory, 4)->checkpoint.step(), 4);
+  EXPECT_EQ(OpenSavedModel(files_, host, CheckpointDirectory(directory, 4), std::nullopt)
+                ->checkpoint.step(),
+            4);
+}
+
+TEST_F(TrainingRunTest, AStepThatIsNotFiniteStopsAllRanksAndSavesNothing) {
+  // The first update makes the sums of squares of the second step overflow.
+  run_.options.optim.learning_rate = 1e30;
+  run_.options.optim.schedule.warmup_steps = 0;
+  run_.options.eval.every = 1;
+
+  const Outcome diverged = Resume(run_, 2);
+
+  EXPECT_EQ(diverged.exit_codes, std::vector<int>(2, kExitNotFinite));
+  EXPECT_FALSE(std::filesystem::exists(RunFile("checkpoints")));
+  const std::string metrics = *ReadFile(files_, RunFile("metrics.jsonl"));
+  const std::string last_step = metrics.substr(metrics.find("{\"step\":2,"));
+  EXPECT_THAT(last_step, HasSubstr("\"gradient_norm\":null")) << "it is on record";
+  EXPECT_THAT(last_step, Not(HasSubstr("validation_loss"))) << "it was not evaluated";
+}
+
+TEST_F(TrainingRunTest, StepsBelowTheCheckpointAreRefused) {
+  Resume(run_, 1, {.steps = 4});
+  run_.options.train.steps = 3;
+
+  EXPECT_THAT(Refusal(run_, 2), AllOf(HasSubstr("train.steps = 3"), HasSubstr("step 4")));
+}
+
+TEST_F(TrainingRunTest, ARunThatIsDoneChangesNothing) {
+  Resume(run_);
+  const std::string config = *ReadFile(files_, RunFile("config.toml"));
+  const std::string metrics = *ReadFile(files_, RunFile("metrics.jsonl"));
+  run_.options.log.every = 3;
+
+  const Outcome again = Resume(run_);
+
+  EXPECT_EQ(again.exit_codes, std::vector<int>{kExitDone});
+  EXPECT_EQ(again.steps, 0);
+  EXPECT_EQ(*ReadFile(files_, RunFile("config.toml")), config);
+  EXPECT_EQ(*ReadFile(files_, RunFile("metrics.jsonl")), metrics);
+}
+
+TEST_F(TrainingRunTest, ARefusedFreshStartLeavesTheEarlierRunInItsPlace) {
+  Resume(run_, 1, {.steps = 2});
+  run_.options.data.train[0].path += "_missing";
+
+  EXPECT_THAT(Refusal(run_, 2, StartMode::kFresh), HasSubstr("_missing"));
+  EXPECT_TRUE(std::filesystem::exists(CheckpointFile(2, "manifest.json")));
+  EXPECT_FALSE(std::filesystem::exists(RunFile("set_aside_1")));
+}
+
+TEST_F(TrainingRunTest, AFreshStartInALockedDirectoryLeavesTheRunInItsPlace) {
+  Resume(run_, 1, {.steps = 2});
+  const absl::StatusOr<RunLock> lock =
+      RunLock::Acquire(run_.options.train.run_dir, LockHolder::ThisProcess());
+  ASSERT_TRUE(lock.ok()) << lock.status();
+
+  Refusal(run_, 2, StartMode::kFresh);
+
+  EXPECT_TRUE(std::filesystem::exists(CheckpointFile(2, "manifest.json")));
+}
+
+TEST_F(TrainingRunTest, IdsOutsideTheVocabularyAreRefusedBeforeTheFirstStep) {
+  run_.options.model.vocab_size = 20;
+
+  EXPECT_THAT(Refusal(run_, 2), HasSubstr("outside the vocabulary"));
+}
+
+}  // namespace
+}  // namespace panthera
