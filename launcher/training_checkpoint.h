@@ -22,8 +22,9 @@ inline constexpr char kCheckpointConfigName[] = "run.toml";
 // The name, in every checkpoint of a run with a SentencePiece tokenizer, of its model.
 inline constexpr char kCheckpointTokenizerName[] = "tokenizer.model";
 
-// The files beside the tensors: what a resume checks (run.toml, state.json) and what lets
-// transformers open the directory (config.json, the tokenizer's files). `tokenizer` may be null.
+// The files beside the tensors: the configuration that a resume checks (run.toml), where the run
+// stands, for people and tools (state.json), and what lets transformers open the directory
+// (config.json, the tokenizer's files). `tokenizer` may be null.
 absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& options,
                                                             const Tokenizer* tokenizer,
                                                             int64_t step);
