@@ -21,6 +21,7 @@
 #include "launcher/version.h"
 #include "model/cost.h"
 #include "runtime/base/log.h"
+#include "runtime/base/parallel_for.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/reduce.h"
 #include "runtime/math/vector_ops.h"
@@ -226,9 +227,12 @@ absl::Status TrainingRun::OpenRecords() {
 void TrainingRun::LogStart() const {
   const int64_t parameters = trainer_->instance().params().total_elements();
   const int ranks = world_.mesh.world_size();
+  const int64_t threads = MaxThreads();
   LOG(INFO) << "panthera " << kVersion << ": " << FormatCount(static_cast<double>(parameters))
             << " parameters, " << ranks << (ranks == 1 ? " rank" : " ranks") << " on "
-            << world_.device << ", products at " << FormatCount(gemm_rate_) << "FLOP/s";
+            << world_.device << (ranks == 1 ? " with " : ", each with ") << threads
+            << (threads == 1 ? " thread" : " threads") << ", products at "
+            << FormatCount(gemm_rate_) << "FLOP/s";
   LOG(INFO) << "a step: " << options_.train.global_batch << " sequences of "
             << options_.model.sequence_length << " tokens in "
             << *CountMicroSteps(options_.train, world_.mesh.data_size)

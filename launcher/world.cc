@@ -2,15 +2,16 @@
 
 #include <omp.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/mpi_communicator.h"
 #include "runtime/comm/mpi_host_group.h"
@@ -28,27 +29,23 @@ absl::Status CheckTensorAxis(const Mesh& mesh) {
   return absl::OkStatus();
 }
 
-int OnlineCores() {
-  const auto online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online < 1 ? 1 : static_cast<int>(online);
-}
+// More cores than any machine has today.
+constexpr size_t kMostCores = 1 << 16;
 
-// The cores that this process may run on; a launcher may have bound it to a few.
-int AllowedCores() {
+// 1 for the cores that this process may run on; a launcher may have bound it to a few. All 0 where
+// the system does not tell.
+std::vector<int32_t> AllowedCores() {
+  std::vector<int32_t> allowed(kMostCores);
   const auto free_set = [](cpu_set_t* set) { CPU_FREE(set); };
-  // The kernel refuses (EINVAL) a set that is smaller than its own, whose size it does not tell.
-  constexpr size_t kMostCores = 1 << 20;
-  for (size_t cores = 1024; cores <= kMostCores; cores *= 2) {
-    const std::unique_ptr<cpu_set_t, decltype(free_set)> set(CPU_ALLOC(cores));
-    const size_t bytes = CPU_ALLOC_SIZE(cores);
-    if (set != nullptr && sched_getaffinity(0, bytes, set.get()) == 0) {
-      return CPU_COUNT_S(bytes, set.get());
-    }
-    if (errno != EINVAL) {
-      break;
+  const std::unique_ptr<cpu_set_t, decltype(free_set)> set(CPU_ALLOC(kMostCores));
+  const size_t bytes = CPU_ALLOC_SIZE(kMostCores);
+  CPU_ZERO_S(bytes, set.get());
+  if (sched_getaffinity(0, bytes, set.get()) == 0) {
+    for (size_t core = 0; core < kMostCores; ++core) {
+      allowed[core] = CPU_ISSET_S(core, bytes, set.get()) ? 1 : 0;
     }
   }
-  return OnlineCores();
+  return allowed;
 }
 
 }  // namespace
@@ -86,16 +83,27 @@ absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks) {
   return world;
 }
 
-int ThreadsPerRank(int online, int allowed, int local_size) {
-  const bool bound = allowed < online && int64_t{allowed} * local_size <= online;
-  return std::max(1, bound ? allowed : allowed / local_size);
+int ThreadsPerRank(std::span<const int32_t> own, std::span<const int32_t> workers) {
+  CHECK_EQ(own.size(), workers.size());
+  double share = 0;
+  for (size_t core = 0; core < own.size(); ++core) {
+    if (own[core] != 0) {
+      share += 1.0 / workers[core];
+    }
+  }
+  // Equal shares add up to a whole number but for rounding.
+  constexpr double kRounding = 1e-6;
+  return std::max(1, static_cast<int>(share + kRounding));
 }
 
 void ShareCores(const MpiRuntime& runtime) {
+  const std::vector<int32_t> own = AllowedCores();
+  std::vector<int32_t> workers = own;
+  runtime.SumOverHost(workers);
   if (std::getenv("OMP_NUM_THREADS") != nullptr) {
     return;
   }
-  omp_set_num_threads(ThreadsPerRank(OnlineCores(), AllowedCores(), runtime.local_size()));
+  omp_set_num_threads(ThreadsPerRank(own, workers));
 }
 
 }  // namespace panthera

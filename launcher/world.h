@@ -1,7 +1,9 @@
 #ifndef PANTHERA_LAUNCHER_WORLD_H_
 #define PANTHERA_LAUNCHER_WORLD_H_
 
+#include <cstdint>
 #include <memory>
+#include <span>
 
 #include "absl/status/statusor.h"
 
@@ -35,13 +37,14 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
 // The world of rank 0 of a job of `ranks` that is only planned: nothing is sent.
 absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks);
 
-// How many threads a worker gets of a machine with `online` cores, of which it may run on
-// `allowed`, beside the other workers on this host, `local_size` with itself. If it is confined to
-// so few that all workers could have as many, its launcher has already divided the machine and it
-// takes all that it may run on; otherwise an equal share of them. At least 1.
-int ThreadsPerRank(int online, int allowed, int local_size);
+// How many threads a worker gets that may run on the cores i where own[i] is 1 while workers[i]
+// workers of this host, itself included, may run on core i: its share of each core, together, at
+// least 1. So workers that a launcher bound to cores of their own take them all, and workers that
+// are confined to the same cores divide these.
+int ThreadsPerRank(std::span<const int32_t> own, std::span<const int32_t> workers);
 
-// Gives this worker its ThreadsPerRank, unless OMP_NUM_THREADS says otherwise.
+// Gives this worker its ThreadsPerRank, unless OMP_NUM_THREADS says otherwise. Blocks on the ranks
+// of this host.
 void ShareCores(const MpiRuntime& runtime);
 
 }  // namespace panthera

@@ -8,6 +8,16 @@
 #include "runtime/comm/mpi_check.h"
 
 namespace panthera {
+namespace {
+
+// The ranks of this host, to be freed.
+MPI_Comm SplitByHost(int rank) {
+  MPI_Comm host = MPI_COMM_NULL;
+  CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host));
+  return host;
+}
+
+}  // namespace
 
 MpiRuntime::MpiRuntime() {
   int initialized = 0;
@@ -21,14 +31,20 @@ MpiRuntime::MpiRuntime() {
   CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
   CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
-  MPI_Comm host = MPI_COMM_NULL;
-  CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host));
+  MPI_Comm host = SplitByHost(rank_);
   CHECK_MPI(MPI_Comm_rank(host, &local_rank_));
   CHECK_MPI(MPI_Comm_size(host, &local_size_));
   CHECK_MPI(MPI_Comm_free(&host));
 }
 
 MpiRuntime::~MpiRuntime() { CHECK_MPI(MPI_Finalize()); }
+
+void MpiRuntime::SumOverHost(std::vector<int32_t>& values) const {
+  MPI_Comm host = SplitByHost(rank_);
+  CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_INT32_T,
+                          MPI_SUM, host));
+  CHECK_MPI(MPI_Comm_free(&host));
+}
 
 void MpiRuntime::Abort(int exit_code) const {
   MPI_Abort(MPI_COMM_WORLD, exit_code);

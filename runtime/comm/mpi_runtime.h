@@ -1,6 +1,9 @@
 #ifndef PANTHERA_RUNTIME_COMM_MPI_RUNTIME_H_
 #define PANTHERA_RUNTIME_COMM_MPI_RUNTIME_H_
 
+#include <cstdint>
+#include <vector>
+
 namespace panthera {
 
 // MPI of this process, from construction to destruction: one per process. A process that was not
@@ -24,6 +27,9 @@ class MpiRuntime {
   // The place of this rank among the ranks of its host: which GPU or share of the cores is its own.
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
+
+  // values[i] becomes its sum over the ranks of this host, which all give as many. Blocks on them.
+  void SumOverHost(std::vector<int32_t>& values) const;
 
   // Ends all ranks of the job without waiting for any of them. May be called from any thread. What
   // the launcher returns is its own affair: Open MPI's mpirun passes `exit_code` on.
