@@ -2,8 +2,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +9,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/data/durable_file.h"
+#include "runtime/data/mapped_file.h"
 
 namespace panthera {
 namespace {
@@ -51,9 +50,11 @@ std::string CorpusRecipe(const DocumentOptions& documents, const std::string& to
 }
 
 absl::StatusOr<std::string> ReadCorpusRecord(const std::string& path, const std::string& recipe) {
-  std::ifstream file(path);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const nlohmann::json record = nlohmann::json::parse(text, nullptr, false);
+  // Something else of that name, such as a directory, is no record either.
+  const absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  const char* text = file.ok() ? reinterpret_cast<const char*>(file->data()) : nullptr;
+  const int64_t bytes = file.ok() ? file->size() : 0;
+  const nlohmann::json record = nlohmann::json::parse(text, text + bytes, nullptr, false);
   if (!record.is_object() || !record.contains("summary") || !record["summary"].is_string() ||
       !record.contains("made_from") || record["made_from"] != nlohmann::json::parse(recipe)) {
     return absl::NotFoundError(absl::StrCat(path, " does not record this recipe"));

@@ -160,9 +160,12 @@ double UnigramEntropy(const std::vector<int64_t>& counts) {
   return entropy;
 }
 
-absl::StatusOr<CorpusReport> TokenizeCorpus(
-    const DocumentOptions& documents, const Tokenizer& tokenizer, const std::string& training_stem,
-    const std::string& validation_stem, absl::FunctionRef<void(const CorpusProgress&)> progress) {
+absl::StatusOr<CorpusReport> TokenizeCorpus(const DocumentOptions& documents,
+                                            const Tokenizer& tokenizer,
+                                            const std::string& training_stem,
+                                            const std::string& validation_stem,
+                                            absl::FunctionRef<void(const CorpusProgress&)> progress,
+                                            absl::FunctionRef<void()> before_publish) {
   CHECK_EQ(validation_stem.empty(), documents.validation_fraction == 0);
   ASSIGN_OR_RETURN(DocumentReader reader, DocumentReader::Open(documents));
   ASSIGN_OR_RETURN(PartWriter training, PartWriter::Create(training_stem, tokenizer));
@@ -194,7 +197,9 @@ absl::StatusOr<CorpusReport> TokenizeCorpus(
   CorpusReport report;
   report.training = training.report();
   if (report.training.documents == 0) {
-    return absl::InvalidArgumentError("the inputs hold no text to train on");
+    return absl::InvalidArgumentError(absl::StrCat(
+        documents.inputs.front(), documents.inputs.size() == 1 ? " holds" : " and the others hold",
+        " no text to train on; give files with text"));
   }
   if (validation.has_value()) {
     report.validation = validation->report();
@@ -204,6 +209,9 @@ absl::StatusOr<CorpusReport> TokenizeCorpus(
                        " documents are too few for a fraction of ", documents.validation_fraction,
                        "; raise the fraction"));
     }
+  }
+  before_publish();
+  if (validation.has_value()) {
     RETURN_IF_ERROR(validation->Publish());
   }
   RETURN_IF_ERROR(training.Publish());

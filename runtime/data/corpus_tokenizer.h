@@ -43,11 +43,13 @@ struct CorpusProgress {
 // depend on the number of threads. Both pairs appear at the end, or none.
 //
 // `validation_stem` may be empty if documents.validation_fraction is 0. Calls `progress` several
-// times a second from the calling thread. Errors: those of DocumentReader and MegatronWriter, and a
-// training or validation part without a document.
+// times a second from the calling thread, and `before_publish` when everything is encoded, before
+// files of the pairs' names are replaced; until then an error leaves those as they were. Errors:
+// those of DocumentReader and MegatronWriter, and a training or validation part without a document.
 absl::StatusOr<CorpusReport> TokenizeCorpus(
     const DocumentOptions& documents, const Tokenizer& tokenizer, const std::string& training_stem,
-    const std::string& validation_stem, absl::FunctionRef<void(const CorpusProgress&)> progress);
+    const std::string& validation_stem, absl::FunctionRef<void(const CorpusProgress&)> progress,
+    absl::FunctionRef<void()> before_publish);
 
 }  // namespace panthera
 

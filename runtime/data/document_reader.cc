@@ -53,7 +53,8 @@ absl::StatusOr<DocumentReader> DocumentReader::Open(DocumentOptions options) {
   for (const std::string& input : reader.options_.inputs) {
     std::error_code error;
     if (!std::filesystem::exists(input, error)) {
-      return absl::NotFoundError(absl::StrCat("there is no input file ", input));
+      return absl::NotFoundError(
+          absl::StrCat("there is no input file ", input, "; check the path"));
     }
     if (!std::filesystem::is_regular_file(input, error)) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -170,7 +171,7 @@ absl::Status DocumentReader::CheckText(std::string_view text, std::string& resul
   }
   return absl::InvalidArgumentError(absl::StrCat(
       Place(static_cast<size_t>(text.data() - window().data()) + valid),
-      " is not valid UTF-8; convert the file (iconv), or choose to replace such bytes"));
+      " is not valid UTF-8; convert the file (iconv), or pass --invalid-utf8 replace"));
 }
 
 DocumentReader::Cut DocumentReader::FindCut() const {
@@ -249,13 +250,15 @@ absl::StatusOr<bool> DocumentReader::NextJsonLine(DocumentPiece& piece) {
     Consume(std::min(line.size() + 1, window().size()));
     const nlohmann::json record = nlohmann::json::parse(checked, nullptr, false);
     if (record.is_discarded() || !record.is_object()) {
-      return absl::InvalidArgumentError(absl::StrCat(where, " is not a JSON object"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, " is not a JSON object; write one per line, or pass --format text"));
     }
     const auto field = record.find(options_.json_key);
     if (field == record.end() || !field->is_string()) {
       return absl::InvalidArgumentError(absl::StrCat(where, " has no text under \"",
                                                      options_.json_key,
-                                                     "\"; name the field that holds the text"));
+                                                     "\"; name the field that holds it with "
+                                                     "--json-key"));
     }
     piece.text = field->get<std::string>();
     if (piece.text.empty()) {

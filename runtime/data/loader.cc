@@ -32,7 +32,7 @@ absl::StatusOr<std::vector<TokenSource>> OpenSources(std::span<const DataSource>
       return absl::InvalidArgumentError(absl::StrCat(
           record.path, " has ", source.tokens(), " tokens, but one sample of sequence length ",
           format.sequence_length, " needs ", format.sequence_length + 1,
-          "; shorten the sequence or give more text"));
+          "; give more text, or train with a lower model.sequence_length"));
     }
     sources.push_back(std::move(source));
   }
@@ -61,6 +61,7 @@ absl::Status FillRow(const Place& place, const SampleFormat& format, int32_t* to
   place.source->Read(begin, length, tokens);
   std::copy(tokens + 1, tokens + length, targets);
   place.source->Read(begin + length, 1, targets + length - 1);
+  place.source->Release(begin, length + 1);
   for (int64_t i = 0; i <= length; ++i) {
     const int32_t id = i == 0 ? tokens[0] : targets[i - 1];
     if (id < 0 || id >= format.vocab_size) {

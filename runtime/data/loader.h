@@ -43,10 +43,12 @@ class DataLoader {
   absl::Status CheckVocabulary() const;
 
   // Fills row i of `tokens` and `targets`, both i32 [B, T] on the CPU, with the global sample
-  // first + i, for all i < B. Blocks while pages come from disk. An id outside the vocabulary is an
-  // error that names file and position; the tensors are then partly written.
+  // first + i, for all i < B. Blocks while pages come from disk, and keeps none of them: the
+  // process's memory grows neither with the files nor with what is read of them. An id outside the
+  // vocabulary is an error that names file and position; the tensors are then partly written.
   absl::Status Fill(int64_t first, Tensor tokens, Tensor targets) const;
 
+  const std::vector<TokenSource>& sources() const { return sources_; }
   // Ids of one pass over every source.
   int64_t tokens() const;
   // Where global sample g comes from.

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -68,10 +70,13 @@ void MappedFile::WillNeed(int64_t begin, int64_t end) const {
 void MappedFile::Release(int64_t begin, int64_t end) const {
   CHECK_GE(begin, 0);
   CHECK_LE(end, size_);
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  const int64_t first = RoundUp(begin, page);
-  const int64_t last = end == size_ ? end : end / page * page;
-  if (first < last) {
+  // A fault maps the cached pages around it too, never beyond the range of one page table.
+  constexpr int64_t kMappedTogether = int64_t{2} << 20;
+  const auto origin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(data_) % kMappedTogether);
+  const int64_t first =
+      std::max<int64_t>(0, (origin + begin) / kMappedTogether * kMappedTogether - origin);
+  const int64_t last = std::min(size_, RoundUp(origin + end, kMappedTogether) - origin);
+  if (begin < end) {
     madvise(const_cast<std::byte*>(data_) + first, static_cast<size_t>(last - first),
             MADV_DONTNEED);
   }

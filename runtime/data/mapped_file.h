@@ -30,8 +30,9 @@ class MappedFile {
 
   // Starts reading bytes [begin, end) from disk and does not wait for it.
   void WillNeed(int64_t begin, int64_t end) const;
-  // Takes the pages that lie within [begin, end) out of this process; touching them again is
-  // allowed. Keeps a scan of a big file from counting as memory of the process.
+  // Takes bytes [begin, end), and those around them that were mapped along with them, out of this
+  // process; touching them again is allowed and finds them in the page cache. Keeps what was read
+  // of a big file from counting as memory of the process.
   void Release(int64_t begin, int64_t end) const;
 
  private:

@@ -1,5 +1,7 @@
 #include "runtime/data/token_file.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -31,6 +33,8 @@ constexpr int32_t kLlmCMagicUint16 = 20240520;
 constexpr int32_t kLlmCVersionUint16 = 1;
 constexpr int32_t kLlmCMagicUint32 = 20240801;
 constexpr int32_t kLlmCVersionUint32 = 7;
+
+constexpr char kMakeItAgain[] = "; copy it again, or make it again with `panthera tokenize`";
 
 // Numbers in an index lie at odd addresses.
 template <typename T>
@@ -73,8 +77,13 @@ absl::StatusOr<TokenFile> TokenFile::Open(const std::string& path) {
     if (IsFile(path + ".idx") || IsFile(path + ".bin")) {
       return OpenMegatron(path);
     }
-    return absl::NotFoundError(absl::StrCat("no token file found: looked for ", path, ", ", path,
-                                            ".idx and ", path, ".bin"));
+    if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, " is a directory; name a token file in it, or all of them as \"", path, "/*\""));
+    }
+    return absl::NotFoundError(
+        absl::StrCat("no token file found: looked for ", path, ", ", path, ".idx and ", path,
+                     ".bin; correct the path, or make the file with `panthera tokenize`"));
   }
   if (absl::EndsWith(path, ".idx")) {
     return OpenMegatron(WithoutEnding(path));
@@ -94,18 +103,20 @@ absl::StatusOr<TokenFile> TokenFile::OpenLlmC(const std::string& path, MappedFil
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is not a token file: it does not begin with llm.c's magic number (",
                      kLlmCMagicUint16, " or ", kLlmCMagicUint32, "), and there is no ", stem,
-                     ".idx that would make it part of a Megatron pair"));
+                     ".idx that would make it part of a Megatron pair; make token files of text "
+                     "with `panthera tokenize`"));
   }
   if (content.size() < kLlmCHeaderBytes) {
     return absl::DataLossError(absl::StrCat(path, " is cut short: ", content.size(),
-                                            " bytes, but an llm.c header has ", kLlmCHeaderBytes));
+                                            " bytes, but an llm.c header has ", kLlmCHeaderBytes,
+                                            kMakeItAgain));
   }
   const int32_t version = Load<int32_t>(content.data() + 4);
   const int32_t expected = magic == kLlmCMagicUint16 ? kLlmCVersionUint16 : kLlmCVersionUint32;
   if (version != expected) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has version ", version,
-                                                   "; with magic number ", magic, " only version ",
-                                                   expected, " can be read"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, " has version ", version, "; with magic number ", magic, " only version ", expected,
+        " can be read: convert it, or tokenize the text with `panthera tokenize`"));
   }
   TokenFile file;
   file.path_ = path;
@@ -116,7 +127,7 @@ absl::StatusOr<TokenFile> TokenFile::OpenLlmC(const std::string& path, MappedFil
   if (file.tokens_ < 0 || needed != content.size()) {
     return absl::DataLossError(absl::StrCat(path, " is damaged: its header says ", file.tokens_,
                                             " tokens, which makes ", needed, " bytes, but it has ",
-                                            content.size()));
+                                            content.size(), kMakeItAgain));
   }
   file.documents_ = 1;
   file.content_ = std::move(content);
@@ -129,8 +140,8 @@ absl::StatusOr<TokenFile> TokenFile::OpenMegatron(const std::string& stem) {
   file.path_ = stem + ".bin";
   for (const std::string& part : {index_path, file.path_}) {
     if (!IsFile(part)) {
-      return absl::NotFoundError(
-          absl::StrCat("the Megatron pair ", stem, " is incomplete: ", part, " is missing"));
+      return absl::NotFoundError(absl::StrCat("the Megatron pair ", stem, " is incomplete: ", part,
+                                              " is missing", kMakeItAgain));
     }
   }
   ASSIGN_OR_RETURN(file.index_, MappedFile::Open(index_path));
@@ -138,6 +149,7 @@ absl::StatusOr<TokenFile> TokenFile::OpenMegatron(const std::string& stem) {
   RETURN_IF_ERROR(file.ReadIndexHeader(index_path));
   RETURN_IF_ERROR(file.CheckSequences(index_path));
   RETURN_IF_ERROR(file.CheckDocuments(index_path));
+  file.index_.Release(0, file.index_.size());
   return file;
 }
 
@@ -145,21 +157,26 @@ absl::Status TokenFile::ReadIndexHeader(const std::string& index_path) {
   const std::byte* index = index_.data();
   if (index_.size() < kIndexHeaderBytes) {
     return absl::DataLossError(absl::StrCat(index_path, " is cut short: ", index_.size(),
-                                            " bytes, but its header has ", kIndexHeaderBytes));
+                                            " bytes, but its header has ", kIndexHeaderBytes,
+                                            kMakeItAgain));
   }
   if (std::memcmp(index, kIndexMagic, sizeof(kIndexMagic)) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(index_path, " is not a Megatron index: it does not begin with MMIDIDX"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        index_path, " is not a Megatron index: it does not begin with MMIDIDX", kMakeItAgain));
   }
   if (const auto version = Load<uint64_t>(index + 9); version != kIndexVersion) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        index_path, " has version ", version, "; only version ", kIndexVersion, " can be read"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(index_path, " has version ", version, "; only version ", kIndexVersion,
+                     " can be read: convert it, or tokenize the text with `panthera tokenize`"));
   }
   const auto type = Load<uint8_t>(index + 17);
   if (type != kIndexTypeInt32 && type != kIndexTypeUint16) {
     return absl::InvalidArgumentError(absl::StrCat(index_path, " has type code ", type, "; only ",
                                                    kIndexTypeUint16, " (uint16) and ",
-                                                   kIndexTypeInt32, " (int32) can be read"));
+                                                   kIndexTypeInt32,
+                                                   " (int32) can be read: convert "
+                                                   "it, or tokenize the text with `panthera "
+                                                   "tokenize`"));
   }
   type_ = type == kIndexTypeUint16 ? TokenType::kUint16 : TokenType::kInt32;
 
@@ -170,12 +187,13 @@ absl::Status TokenFile::ReadIndexHeader(const std::string& index_path) {
   const bool plausible = sequences <= size && boundaries <= size;
   const uint64_t needed = kIndexHeaderBytes + 12 * sequences + 8 * boundaries;
   if (!plausible || (size != needed && size != needed + sequences)) {
-    return absl::DataLossError(
-        absl::StrCat(index_path, " is damaged: its header says ", sequences, " sequences and ",
-                     boundaries, " document boundaries, which does not fit its ", size, " bytes"));
+    return absl::DataLossError(absl::StrCat(
+        index_path, " is damaged: its header says ", sequences, " sequences and ", boundaries,
+        " document boundaries, which does not fit its ", size, " bytes", kMakeItAgain));
   }
   if (boundaries == 0) {
-    return absl::DataLossError(absl::StrCat(index_path, " has no document boundaries"));
+    return absl::DataLossError(
+        absl::StrCat(index_path, " has no document boundaries", kMakeItAgain));
   }
   sequences_ = static_cast<int64_t>(sequences);
   documents_ = static_cast<int64_t>(boundaries) - 1;
@@ -197,14 +215,14 @@ absl::Status TokenFile::CheckSequences(const std::string& index_path) const {
     return absl::DataLossError(
         absl::StrCat(index_path, " is damaged: sequence ", wrong, " has ", SequenceLength(wrong),
                      " tokens at byte ", SequenceOffset(wrong),
-                     ", but the one before ends at byte ", wrong == 0 ? 0 : end_of(wrong - 1)));
+                     wrong == 0 ? ", but the first one begins" : ", but the one before ends",
+                     " at byte ", wrong == 0 ? 0 : end_of(wrong - 1), kMakeItAgain));
   }
   const int64_t end = sequences_ == 0 ? 0 : end_of(sequences_ - 1);
   if (end != content_.size()) {
-    return absl::DataLossError(absl::StrCat(path_, " has ", content_.size(), " bytes, but ",
-                                            index_path, " describes ", end,
-                                            "; the two files do not belong together or one is cut "
-                                            "short"));
+    return absl::DataLossError(
+        absl::StrCat(path_, " has ", content_.size(), " bytes, but ", index_path, " describes ",
+                     end, ": they do not belong together or one is cut short", kMakeItAgain));
   }
   return absl::OkStatus();
 }
@@ -217,7 +235,8 @@ absl::Status TokenFile::CheckDocuments(const std::string& index_path) const {
   if (wrong <= documents_) {
     return absl::DataLossError(
         absl::StrCat(index_path, " is damaged: document boundary ", wrong, " is ", Boundary(wrong),
-                     ", but boundaries must rise from 0 to the number of sequences, ", sequences_));
+                     ", but boundaries must rise from 0 to the number of sequences, ", sequences_,
+                     kMakeItAgain));
   }
   return absl::OkStatus();
 }
@@ -267,6 +286,38 @@ void TokenFile::WillNeed(int64_t begin, int64_t count) const {
   CHECK_LE(count, tokens_ - begin);
   content_.WillNeed(header_bytes_ + begin * SizeOf(type_),
                     header_bytes_ + (begin + count) * SizeOf(type_));
+}
+
+void TokenFile::Release(int64_t begin, int64_t count) const {
+  CHECK_GE(begin, 0);
+  CHECK_GE(count, 0);
+  CHECK_LE(count, tokens_ - begin);
+  content_.Release(header_bytes_ + begin * SizeOf(type_),
+                   header_bytes_ + (begin + count) * SizeOf(type_));
+}
+
+uint64_t TokenFile::Fingerprint() const {
+  constexpr int64_t kBlocks = 16;
+  constexpr int64_t kBlockIds = 8192;
+  // Each part's hash is the seed of the next.
+  uint64_t hash = 0;
+  const auto add = [&hash](const void* data, int64_t bytes) {
+    hash = XXH64(data, static_cast<size_t>(bytes), hash);
+  };
+  const int64_t facts[] = {SizeOf(type_), tokens_, index_.size()};
+  add(facts, sizeof(facts));
+  add(index_.data(), index_.size());
+  index_.Release(0, index_.size());
+  const int64_t count = std::min(kBlockIds, tokens_);
+  int64_t end_of_last = 0;
+  for (int64_t block = 0; block < kBlocks; ++block) {
+    const int64_t begin = std::max((tokens_ - count) / (kBlocks - 1) * block, end_of_last);
+    const int64_t end = block == kBlocks - 1 ? tokens_ : std::min(begin + count, tokens_);
+    add(IdAddress(begin), (end - begin) * SizeOf(type_));
+    Release(begin, end - begin);
+    end_of_last = end;
+  }
+  return hash;
 }
 
 int32_t TokenFile::At(int64_t position) const {
@@ -327,7 +378,9 @@ absl::Status TokenFile::CheckVocabulary(int64_t vocab_size) const {
   if (position < tokens_) {
     return absl::OutOfRangeError(absl::StrCat(
         path_, " has id ", At(position), " at token ", position, ", outside the vocabulary of ",
-        vocab_size, "; set the model's vocabulary to that of the tokenizer that wrote the file"));
+        vocab_size,
+        "; give a file of the model's own tokenizer, or set model.vocab_size to that of "
+        "the tokenizer that wrote this one"));
   }
   return absl::OkStatus();
 }

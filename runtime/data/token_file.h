@@ -24,6 +24,7 @@ namespace panthera {
 
 // How an id lies in the file.
 enum class TokenType : uint8_t { kUint16, kInt32 };
+enum class TokenFormat : uint8_t { kMegatron, kLlmC };
 int64_t SizeOf(TokenType type);
 
 // The ids of one file (pair) as one sequence, mapped into memory. Safe to read from several
@@ -37,6 +38,9 @@ class TokenFile {
 
   // The file that holds the ids.
   const std::string& path() const { return path_; }
+  TokenFormat format() const {
+    return header_bytes_ == 0 ? TokenFormat::kMegatron : TokenFormat::kLlmC;
+  }
   TokenType type() const { return type_; }
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return documents_; }
@@ -47,6 +51,14 @@ class TokenFile {
   void Read(int64_t begin, int64_t count, int32_t* out) const;
   // Starts reading these ids from disk and does not wait.
   void WillNeed(int64_t begin, int64_t count) const;
+  // Takes these ids, which have been read, out of the process's memory: MappedFile::Release.
+  void Release(int64_t begin, int64_t count) const;
+
+  // Tells files of other contents apart without reading all of them: XXH64 (xxHash specification)
+  // over the type, the number of ids, the whole index, and the ids in up to 16 blocks at equal
+  // distances, the first and the last among them. Another tokenizer, another corpus or another
+  // order of documents shows; single ids that were replaced in place may not.
+  uint64_t Fingerprint() const;
 
   // An error that names the first id outside [0, vocab_size) and its position. Reads the whole file
   // on all threads, without keeping it in memory, unless the type rules such ids out.

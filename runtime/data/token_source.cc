@@ -34,13 +34,14 @@ absl::StatusOr<std::vector<std::string>> FindShards(const std::string& pattern) 
   }
   if (error) {
     return absl::NotFoundError(absl::StrCat("cannot list the directory ", directory.string(),
-                                            " of ", pattern, ": ", error.message()));
+                                            " of ", pattern, ": ", error.message(),
+                                            "; correct the path"));
   }
   if (shards.empty()) {
     return absl::NotFoundError(
         absl::StrCat("no token file found: looked for .bin and .idx files "
                      "that match ",
-                     pattern));
+                     pattern, "; correct the path, or make the files with `panthera tokenize`"));
   }
   return std::vector<std::string>(shards.begin(), shards.end());
 }
@@ -101,6 +102,12 @@ void TokenSource::Read(int64_t begin, int64_t count, int32_t* out) const {
 void TokenSource::WillNeed(int64_t begin, int64_t count) const {
   ForEachPart(begin, count, [&](const TokenFile& file, int64_t position, int64_t part, int64_t) {
     file.WillNeed(position, part);
+  });
+}
+
+void TokenSource::Release(int64_t begin, int64_t count) const {
+  ForEachPart(begin, count, [&](const TokenFile& file, int64_t position, int64_t part, int64_t) {
+    file.Release(position, part);
   });
 }
 

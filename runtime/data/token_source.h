@@ -28,6 +28,8 @@ class TokenSource {
   void Read(int64_t begin, int64_t count, int32_t* out) const;
   // Starts reading these ids from disk and does not wait.
   void WillNeed(int64_t begin, int64_t count) const;
+  // Takes these ids, which have been read, out of the process's memory: MappedFile::Release.
+  void Release(int64_t begin, int64_t count) const;
   // As TokenFile::CheckVocabulary, file by file.
   absl::Status CheckVocabulary(int64_t vocab_size) const;
   // "FILE token N" of a position in the source, for messages.

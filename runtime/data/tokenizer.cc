@@ -3,8 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,7 +10,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
-#include "runtime/data/durable_file.h"
+#include "runtime/data/mapped_file.h"
 #include "runtime/data/sentencepiece_model.h"
 
 namespace panthera {
@@ -51,6 +49,8 @@ class ByteTokenizer : public Tokenizer {
  private:
   std::string no_model_;
 };
+
+constexpr char kNameAModel[] = "; name a SentencePiece model file, or \"bytes\"";
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
@@ -164,16 +164,15 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& name
     return std::make_unique<ByteTokenizer>();
   }
   if (name.empty()) {
-    return absl::InvalidArgumentError(
-        "no tokenizer is given; name a SentencePiece model file, or \"bytes\"");
+    return absl::InvalidArgumentError(absl::StrCat("no tokenizer is given", kNameAModel));
   }
-  std::ifstream file(name, std::ios::binary);
-  if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot open the tokenizer ", name,
-                                            "; name a SentencePiece model file, or \"bytes\""));
+  const absl::StatusOr<MappedFile> file = MappedFile::Open(name);
+  if (!file.ok()) {
+    return absl::Status(file.status().code(),
+                        absl::StrCat("tokenizer: ", file.status().message(), kNameAModel));
   }
-  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return TokenizerFromBytes(name, std::move(bytes));
+  return TokenizerFromBytes(name, std::string(reinterpret_cast<const char*>(file->data()),
+                                              static_cast<size_t>(file->size())));
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromBytes(const std::string& name,
@@ -181,7 +180,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromBytes(const std::string&
   std::string error;
   std::unique_ptr<SentencePieceModel> model = SentencePieceModel::FromBytes(model_bytes, error);
   if (model == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(name, " is not a SentencePiece model: ", error));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tokenizer: ", name, " is not a SentencePiece model, or it is damaged", kNameAModel));
   }
   if (model->eos_id() < 0) {
     return absl::InvalidArgumentError(absl::StrCat(

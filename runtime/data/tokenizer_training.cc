@@ -192,7 +192,7 @@ absl::StatusOr<std::string> TrainSentencePiece(const TokenizerTrainingOptions& o
   if (trained->vocab_size() != options.vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the text yields only ", trained->vocab_size(), " pieces, not ", options.vocab_size,
-        "; give a vocabulary size of at most ", trained->vocab_size(), ", or more text"));
+        "; give --vocab-size ", trained->vocab_size(), " at most, or more text"));
   }
   return model;
 }

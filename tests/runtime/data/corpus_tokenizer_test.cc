@@ -53,9 +53,10 @@ class CorpusTokenizerTest : public ::testing::Test {
   }
   absl::StatusOr<CorpusReport> Tokenize(const DocumentOptions& options,
                                         const Tokenizer& tokenizer) {
-    return TokenizeCorpus(options, tokenizer, dir_.File("train"),
-                          options.validation_fraction > 0 ? dir_.File("validation") : "",
-                          [&](const CorpusProgress& progress) { last_progress_ = progress; });
+    return TokenizeCorpus(
+        options, tokenizer, dir_.File("train"),
+        options.validation_fraction > 0 ? dir_.File("validation") : "",
+        [&](const CorpusProgress& progress) { last_progress_ = progress; }, [] {});
   }
 
   TempDir dir_;

@@ -123,6 +123,36 @@ TEST_F(LoaderTest, SamplesCrossShards) {
   EXPECT_THAT(batch.target_ids, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
 }
 
+TEST_F(LoaderTest, SamplesCrossTheEndsOfDocuments) {
+  testing::MegatronIndex index;
+  index.lengths = {3, 2, 4};
+  index.offsets = {0, 6, 10};
+  index.boundaries = {0, 1, 2, 3};
+  testing::WriteBytes(dir_.File("d.idx"), index.Bytes());
+  testing::WriteBytes(dir_.File("d.bin"), testing::Ids(Range(10, 19), 2));
+  const DataLoader loader = Open({{.path = dir_.File("d"), .weight = 1}}, 8, 1000, 0);
+  Batch batch(1, 8);
+  ASSERT_TRUE(loader.Fill(0, batch.tokens, batch.targets).ok());
+  EXPECT_THAT(batch.token_ids, ElementsAre(10, 11, 12, 13, 14, 15, 16, 17));
+  EXPECT_THAT(batch.target_ids, ElementsAre(11, 12, 13, 14, 15, 16, 17, 18));
+}
+
+// What is left over at the end of a source is dropped there, not joined with the next source; what
+// is left over at the end of a shard goes on in the next shard.
+TEST_F(LoaderTest, TheLastPartialSampleIsDroppedOncePerSource) {
+  // Ids 0..6 and 100..110 in two formats and widths are one source of 18: 4 samples and one id.
+  WritePair(dir_.File("s_0"), Range(0, 7));
+  testing::WriteBytes(dir_.File("s_1.bin"),
+                      testing::LlmCBytes(20240801, 7, 11, testing::Ids(Range(100, 111), 4)));
+  const DataLoader loader =
+      Open({{.path = dir_.File("s_*"), .weight = 4}, Source("b", 500, 8, 1)}, 4, 1000, 9);
+  Batch batch(5, 4);
+  ASSERT_TRUE(loader.Fill(0, batch.tokens, batch.targets).ok());
+  std::sort(batch.target_ids.begin(), batch.target_ids.end());
+  EXPECT_THAT(batch.target_ids, ElementsAre(1, 2, 3, 4, 5, 6, 100, 101, 102, 103, 104, 105, 106,
+                                            107, 108, 109, 501, 502, 503, 504));
+}
+
 TEST_F(LoaderTest, ATooShortSourceSaysWhatItHasAndNeeds) {
   EXPECT_THAT(
       OpenError({Source("a", 0, 100, 1), Source("b", 0, 4, 1)}, 4),

@@ -10,6 +10,8 @@
 
 #include "gtest/gtest.h"
 
+#include "runtime/base/philox.h"
+
 namespace panthera {
 namespace {
 
@@ -54,6 +56,49 @@ TEST(PermutationTest, StaysInRangeForHugeSizes) {
   }
 }
 
+// The network of sample_order.h run backwards, written from its description: where an image comes
+// from. What has a unique origin everywhere is a bijection.
+int64_t Origin(int64_t size, uint64_t key, uint64_t stream, int64_t image) {
+  const auto n = static_cast<uint64_t>(size);
+  auto a = static_cast<uint64_t>(std::floor(std::sqrt(static_cast<long double>(size))));
+  a += a * a < n ? 1 : 0;
+  const uint64_t b = (n + a - 1) / a;
+  auto value = static_cast<uint64_t>(image);
+  do {
+    uint64_t left = value % a;
+    uint64_t right = value / a;
+    for (uint64_t round = 8; round-- > 0;) {
+      // The round took (l, r) to (r, l + f(r)); in even rounds l < a, in odd ones l < b.
+      const uint64_t range = round % 2 == 0 ? a : b;
+      const uint64_t before = left;
+      const Philox random = Philox4x32(key, before | (round << 32), stream);
+      const uint64_t added =
+          (random.value[0] | (static_cast<uint64_t>(random.value[1]) << 32)) % range;
+      left = (right + range - added) % range;
+      right = before;
+    }
+    value = right * a + left;
+  } while (value >= n);
+  return static_cast<int64_t>(value);
+}
+
+TEST(PermutationTest, EveryImageHasOneOriginInSizesBeyondAnyTable) {
+  std::mt19937_64 random(3);
+  const int64_t big = int64_t{1} << 32;
+  for (const int64_t size : {int64_t{1}, int64_t{2}, int64_t{3}, int64_t{1000}, big - 1, big,
+                             big + 1, 3 * big + 7, int64_t{1} << 45, int64_t{1} << 62}) {
+    const Permutation permutation(size, 9, 11);
+    for (int i = 0; i < 2000; ++i) {
+      const auto index = static_cast<int64_t>(random() % static_cast<uint64_t>(size));
+      const int64_t image = permutation(index);
+      ASSERT_GE(image, 0);
+      ASSERT_LT(image, size);
+      ASSERT_EQ(Origin(size, 9, 11, image), index) << size;
+      ASSERT_EQ(permutation(Origin(size, 9, 11, index)), index) << size;
+    }
+  }
+}
+
 // Where one index goes, over many keys: every place equally often. Chi-squared with n - 1 degrees
 // of freedom has mean n - 1 and deviation sqrt(2 (n - 1)); five deviations are allowed.
 TEST(PermutationTest, SendsAnIndexEverywhereEquallyOften) {
@@ -86,6 +131,56 @@ TEST(PermutationTest, TearsNeighboursApart) {
   }
   const double size = static_cast<double>(kSize);
   EXPECT_NEAR(sum / (size - 1), (size + 1) / 3, 5 * size * std::sqrt(1 / (18 * size)));
+}
+
+// Whoever reads any part of an epoch sees all parts of the file: of the first indices, those from
+// each of 16 equal runs are counted by the 16 equal parts of the range that they go to. With all of
+// the range the rows and columns of this table are fixed and chi-squared has 15 * 15 degrees of
+// freedom, with a small part of it (15 + 1) * 15; mean and variance as above. Six deviations are
+// allowed: a chance of about 1e-7 for each of the 18 tables.
+TEST(PermutationTest, EveryPartOfAnEpochComesFromAllPartsOfTheFile) {
+  constexpr int64_t kParts = 16;
+  for (const int64_t size : {(int64_t{1} << 16) - 1, int64_t{1} << 16, (int64_t{1} << 16) + 1,
+                             int64_t{100000}, (int64_t{1} << 33) + 1, int64_t{1} << 50}) {
+    for (const uint64_t key : {1U, 2U, 3U}) {
+      const Permutation permutation(size, key, 5);
+      const int64_t count = std::min<int64_t>(size, 100000);
+      std::vector<double> table(kParts * kParts);
+      for (int64_t i = 0; i < count; ++i) {
+        const auto image_part =
+            static_cast<int64_t>(static_cast<__int128>(permutation(i)) * kParts / size);
+        ++table[static_cast<size_t>(i * kParts / count * kParts + image_part)];
+      }
+      const double expected = static_cast<double>(count) / (kParts * kParts);
+      double chi_squared = 0;
+      for (const double hits : table) {
+        chi_squared += (hits - expected) * (hits - expected) / expected;
+      }
+      const double freedom = count == size ? 15 * 15 : 16 * 15;
+      EXPECT_NEAR(chi_squared, freedom, 6 * std::sqrt(2 * freedom)) << size << " key " << key;
+    }
+  }
+}
+
+// The correlation of p(i) with p(i + lag) over n indices of a random permutation has mean -1/(n-1)
+// and a deviation of 1/sqrt(n); five are allowed.
+TEST(PermutationTest, NeighboursAreNotCorrelatedAtAnyShortLag) {
+  constexpr int64_t kCount = 50000;
+  for (const int64_t size : {kCount, (int64_t{1} << 33) + 1}) {
+    const Permutation permutation(size, 21, 0);
+    std::vector<double> centred;
+    for (int64_t i = 0; i < kCount; ++i) {
+      centred.push_back(static_cast<double>(permutation(i)) / static_cast<double>(size) - 0.5);
+    }
+    for (const size_t lag : {1U, 2U, 3U, 7U, 64U, 224U}) {
+      double sum = 0;
+      for (size_t i = 0; i + lag < centred.size(); ++i) {
+        sum += centred[i] * centred[i + lag];
+      }
+      // The variance of a uniform number is 1/12.
+      EXPECT_NEAR(12 * sum / kCount, 0, 5 / std::sqrt(kCount)) << size << " lag " << lag;
+    }
+  }
 }
 
 TEST(PermutationTest, DiffersByKeyAndStream) {
@@ -217,6 +312,49 @@ TEST(SampleOrderTest, EpochsSourcesAndSeedsDiffer) {
   for (auto a = orders.begin(); a != orders.end(); ++a) {
     for (auto b = std::next(a); b != orders.end(); ++b) {
       EXPECT_NE(a->second, b->second);
+    }
+  }
+}
+
+// Two epochs, seeds or sources are unrelated orders: the number of places at which they agree is
+// near Poisson with mean 1, above 10 with a probability of 1e-8.
+TEST(SampleOrderTest, EpochsSourcesAndSeedsAreUnrelated) {
+  constexpr int64_t kSamples = 3000;
+  const SampleOrder::Source two[] = {{kSamples, 1.0}, {kSamples, 1.0}};
+  std::vector<std::vector<int64_t>> orders(12);
+  for (const uint64_t seed : {1U, 2U}) {
+    const SampleOrder order(seed, two);
+    for (int64_t g = 0; g < 3 * 2 * kSamples; ++g) {
+      const SampleOrder::Sample sample = order.At(g);
+      orders[static_cast<size_t>(6 * (static_cast<int64_t>(seed) - 1) + 3 * sample.source +
+                                 sample.epoch)]
+          .push_back(sample.index);
+    }
+  }
+  for (size_t a = 0; a < orders.size(); ++a) {
+    ASSERT_EQ(orders[a].size(), static_cast<size_t>(kSamples));
+    for (size_t b = a + 1; b < orders.size(); ++b) {
+      int64_t equal = 0;
+      for (size_t i = 0; i < orders[a].size(); ++i) {
+        equal += orders[a][i] == orders[b][i] ? 1 : 0;
+      }
+      EXPECT_LE(equal, 10) << a << " " << b;
+    }
+  }
+}
+
+// The mixture of the whole order, not of Mixture alone: at every prefix each source has given its
+// share up to less than one sample, also while their epochs end at different times.
+TEST(SampleOrderTest, EveryPrefixHoldsItsShareOfEverySource) {
+  const SampleOrder order(7, kSources);
+  const double shares[] = {2.0 / 3.5, 1.0 / 3.5, 0.5 / 3.5};
+  int64_t counts[3] = {};
+  for (int64_t g = 0; g < 20000; ++g) {
+    ++counts[order.At(g).source];
+    for (int s = 0; s < 3; ++s) {
+      ASSERT_LT(std::abs(static_cast<double>(counts[s]) - shares[s] * static_cast<double>(g + 1)),
+                1)
+          << g << " " << s;
     }
   }
 }

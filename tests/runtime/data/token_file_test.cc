@@ -128,8 +128,8 @@ TEST_F(TokenFileTest, AnIndexBesideTheFileDecidesEvenAgainstLlmCsMagicNumber) {
 
 TEST_F(TokenFileTest, NamesWhatItLookedFor) {
   const std::string path = dir_.File("none");
-  EXPECT_EQ(OpenError(path),
-            "no token file found: looked for " + path + ", " + path + ".idx and " + path + ".bin");
+  EXPECT_THAT(OpenError(path), HasSubstr("no token file found: looked for " + path + ", " + path +
+                                         ".idx and " + path + ".bin;"));
 }
 
 TEST_F(TokenFileTest, NamesTheMissingHalfOfAPair) {
@@ -246,6 +246,38 @@ TEST_F(TokenFileTest, FindsTheFirstOfManyBadIdsInABigFile) {
   EXPECT_THAT(std::string(file->CheckVocabulary(8).message()), HasSubstr("id 9 at token 5000001"));
   EXPECT_THAT(std::string(file->CheckVocabulary(9).message()), HasSubstr("id 9 at token 5000001"));
   EXPECT_TRUE(file->CheckVocabulary(10).ok());
+}
+
+TEST_F(TokenFileTest, FingerprintIsThatOfTheContentsAlone) {
+  WriteSmallPair(2, {7, 40000, 65535, 0, 258});
+  const uint64_t fingerprint = TokenFile::Open(dir_.File("a"))->Fingerprint();
+  const auto fingerprint_of = [&](const std::vector<int64_t>& ids, const MegatronIndex& index) {
+    WriteBytes(dir_.File("b.bin"), Ids(ids, 2));
+    WriteBytes(dir_.File("b.idx"), index.Bytes());
+    return TokenFile::Open(dir_.File("b"))->Fingerprint();
+  };
+  MegatronIndex other = SmallIndex(2);
+  other.boundaries = {0, 1, 3, 3};
+
+  EXPECT_EQ(fingerprint_of({7, 40000, 65535, 0, 258}, SmallIndex(2)), fingerprint);
+  EXPECT_NE(fingerprint_of({7, 40000, 65535, 0, 259}, SmallIndex(2)), fingerprint);
+  EXPECT_NE(fingerprint_of({7, 40000, 65535, 0, 258}, other), fingerprint);
+}
+
+TEST_F(TokenFileTest, FingerprintSeesEveryIdOfASmallFileAndBothEndsOfAnyFile) {
+  // Up to 16 blocks of 8192 ids are read, so that the first file is read whole and the second not.
+  for (const int64_t tokens : {int64_t{131072}, int64_t{300007}}) {
+    std::vector<int64_t> ids(static_cast<size_t>(tokens), 3);
+    WriteBytes(dir_.File("a.bin"), LlmCBytes(20240520, 1, tokens, Ids(ids, 2)));
+    const uint64_t fingerprint = TokenFile::Open(dir_.File("a.bin"))->Fingerprint();
+    const int64_t distance = tokens == 131072 ? 1021 : tokens - 1;
+    for (int64_t i = 0; i < tokens; i += distance) {
+      ids[static_cast<size_t>(i)] = 4;
+      WriteBytes(dir_.File("b.bin"), LlmCBytes(20240520, 1, tokens, Ids(ids, 2)));
+      EXPECT_NE(TokenFile::Open(dir_.File("b.bin"))->Fingerprint(), fingerprint) << i;
+      ids[static_cast<size_t>(i)] = 3;
+    }
+  }
 }
 
 TEST_F(TokenFileTest, ReadsBeyondFourGigatokens) {

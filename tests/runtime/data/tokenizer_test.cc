@@ -134,7 +134,7 @@ TEST(OpenTokenizerTest, NamesWhatCannotBeOpened) {
   TempDir dir;
   EXPECT_THAT(std::string(OpenTokenizer("").status().message()), HasSubstr("no tokenizer"));
   EXPECT_THAT(std::string(OpenTokenizer(dir.File("x")).status().message()),
-              HasSubstr("cannot open the tokenizer " + dir.File("x")));
+              HasSubstr("cannot open " + dir.File("x")));
   WriteBytes(dir.File("x"), "this is no model");
   EXPECT_THAT(std::string(OpenTokenizer(dir.File("x")).status().message()),
               HasSubstr(dir.File("x") + " is not a SentencePiece model"));
