@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -17,11 +18,16 @@ namespace {
 
 // Checks length and checksum of one file.
 absl::Status CheckFile(FileSystem& files, const std::string& path, const FileRecord& record) {
-  ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.Open(path, OpenMode::kRead));
+  absl::StatusOr<std::unique_ptr<File>> opened = files.Open(path, OpenMode::kRead);
+  if (absl::IsNotFound(opened.status())) {
+    return absl::DataLossError(path + " is missing: the checkpoint is not whole");
+  }
+  RETURN_IF_ERROR(opened.status());
+  const std::unique_ptr<File> file = *std::move(opened);
   ASSIGN_OR_RETURN(const int64_t bytes, file->Bytes());
   if (bytes != record.bytes) {
-    return absl::DataLossError(
-        absl::StrCat(path, " has ", bytes, " bytes, the manifest says ", record.bytes));
+    return absl::DataLossError(absl::StrCat(path, " is damaged: it has ", bytes,
+                                            " bytes, the manifest says ", record.bytes));
   }
   std::string checked(static_cast<size_t>(record.checked_bytes), '\0');
   RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(checked))));
@@ -72,7 +78,29 @@ absl::Status LocateTensors(FileSystem& files, const std::string& directory,
 struct SearchResult {
   std::string name;
   std::vector<std::string> skipped;
+  std::vector<std::string> unfinished;
 };
+
+// One line per entry, for SplitLines.
+std::string JoinLines(const SearchResult& result) {
+  return absl::StrCat(result.name, "\n", result.skipped.size(), "\n",
+                      absl::StrJoin(result.skipped, "\n"), result.skipped.empty() ? "" : "\n",
+                      absl::StrJoin(result.unfinished, "\n"));
+}
+
+SearchResult SplitLines(const std::string& text) {
+  std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  SearchResult result;
+  size_t skipped = 0;
+  CHECK(lines.size() >= 2 && absl::SimpleAtoi(lines[1], &skipped)) << text;
+  result.name = std::move(lines[0]);
+  for (size_t i = 2; i < lines.size(); ++i) {
+    if (!lines[i].empty()) {
+      (i < 2 + skipped ? result.skipped : result.unfinished).push_back(std::move(lines[i]));
+    }
+  }
+  return result;
+}
 
 absl::StatusOr<SearchResult> Search(FileSystem& files, const std::string& run_directory,
                                     int64_t before_step) {
@@ -84,7 +112,7 @@ absl::StatusOr<SearchResult> Search(FileSystem& files, const std::string& run_di
       continue;
     }
     if (directory.ending == kTemporaryEnding) {
-      result.skipped.push_back(directory.name() + ": its save was not finished");
+      result.unfinished.push_back(directory.name() + ": its save was not finished");
       continue;
     }
     const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(
@@ -100,7 +128,7 @@ absl::StatusOr<SearchResult> Search(FileSystem& files, const std::string& run_di
     if (!IsDamage(checkpoint.status())) {
       return checkpoint.status();
     }
-    result.skipped.push_back(absl::StrCat(directory.name(), ": ", checkpoint.status().message()));
+    result.skipped.emplace_back(checkpoint.status().message());
   }
   return result;
 }
@@ -110,6 +138,8 @@ absl::StatusOr<SearchResult> Search(FileSystem& files, const std::string& run_di
 bool IsDamage(const absl::Status& status) {
   return absl::IsDataLoss(status) || absl::IsNotFound(status);
 }
+
+bool IsOtherVersion(const absl::Status& status) { return absl::IsFailedPrecondition(status); }
 
 absl::StatusOr<Checkpoint> Checkpoint::Open(FileSystem& files, const std::string& directory) {
   Checkpoint checkpoint;
@@ -121,6 +151,10 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(FileSystem& files, const std::string
   }
   RETURN_IF_ERROR(text.status());
   absl::StatusOr<Manifest> manifest = ParseManifest(*text);
+  if (IsOtherVersion(manifest.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(manifest_path, " ", manifest.status().message()));
+  }
   if (!manifest.ok()) {
     return absl::DataLossError(
         absl::StrCat(manifest_path, " is not valid: ", manifest.status().message()));
@@ -174,20 +208,15 @@ absl::StatusOr<FoundCheckpoint> FindNewest(FileSystem& files, HostGroup& group,
   }
   RETURN_IF_ERROR(Agree(group, result.status()));
   // Names and messages are single lines.
-  const std::string text =
-      group.Broadcast(result->name + "\n" + absl::StrJoin(result->skipped, "\n"), /*root=*/0);
-  std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  SearchResult agreed = SplitLines(group.Broadcast(JoinLines(*result), /*root=*/0));
   FoundCheckpoint found;
-  for (size_t i = 1; i < lines.size(); ++i) {
-    if (!lines[i].empty()) {
-      found.skipped.push_back(std::move(lines[i]));
-    }
-  }
-  if (lines.front().empty()) {
+  found.skipped = std::move(agreed.skipped);
+  found.unfinished = std::move(agreed.unfinished);
+  if (agreed.name.empty()) {
     return found;
   }
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(
-      files, absl::StrCat(CheckpointsDirectory(run_directory), "/", lines.front()));
+  absl::StatusOr<Checkpoint> checkpoint =
+      Checkpoint::Open(files, absl::StrCat(CheckpointsDirectory(run_directory), "/", agreed.name));
   RETURN_IF_ERROR(Agree(group, checkpoint.status()));
   found.checkpoint = *std::move(checkpoint);
   return found;

@@ -107,6 +107,11 @@ class Checkpoint {
 // altered. Other errors (no permission, a failing disk) say nothing about the checkpoint.
 bool IsDamage(const absl::Status& status);
 
+// Whether an error of Open means that the checkpoint is whole but of a format version that this
+// program does not read. A search stops at such a checkpoint: passing it over would train anew what
+// another version has trained already.
+bool IsOtherVersion(const absl::Status& status);
+
 // Fills `data` of all pieces of one set from a checkpoint that may have been saved with any other
 // sharding. Reads only the blocks that the pieces lie in and verifies every one; needs host memory
 // for one block. Collective; every rank gets the same status, and after an error the pieces'
@@ -117,12 +122,16 @@ absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& c
 
 struct FoundCheckpoint {
   std::optional<Checkpoint> checkpoint;
-  // One line for each newer directory that was passed over, saying why.
+  // One line for each newer checkpoint that was passed over, saying why.
   std::vector<std::string> skipped;
+  // One line for each newer save that was cut short: it never was a checkpoint, and nothing is lost
+  // with it.
+  std::vector<std::string> unfinished;
 };
 
 // The newest checkpoint of a run that is whole, holds only finite numbers and has a step below
-// `before_step`; none is no error, but a disk that cannot be read is. Collective; every rank gets
+// `before_step`; none is no error, but a disk that cannot be read is, and so is a newer checkpoint
+// of another format version. Collective; every rank gets
 // the same answer, on which rank 0 decides.
 absl::StatusOr<FoundCheckpoint> FindNewest(
     FileSystem& files, HostGroup& group, const std::string& run_directory,

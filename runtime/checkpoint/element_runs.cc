@@ -16,7 +16,9 @@ absl::Status CheckRuns(const ElementRuns& runs, int64_t tensor_elements) {
   const bool strides_fit = runs.count == 1 ? runs.stride == 0
                                            : runs.stride >= runs.run &&
                                                  runs.stride <= tensor_elements / (runs.count - 1);
-  if (!sizes_fit || !strides_fit || runs.end() > tensor_elements) {
+  // Not by end(), which can overflow before the runs are known to fit.
+  if (!sizes_fit || !strides_fit ||
+      runs.begin > tensor_elements - runs.run - (runs.count - 1) * runs.stride) {
     return absl::DataLossError(absl::StrCat(
         runs.count, " runs of ", runs.run, " elements from element ", runs.begin, " with stride ",
         runs.stride, " do not lie in a tensor of ", tensor_elements, " elements"));

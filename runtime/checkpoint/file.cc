@@ -22,6 +22,16 @@ namespace {
 // Linux moves at most 2 GiB - 4 KiB in one call; whole larger pieces would come back short anyway.
 constexpr size_t kLargestTransfer = size_t{1} << 30;
 
+// Makes a call until no signal interrupts it; what it returned is negative for an error in errno.
+template <typename Call>
+auto RetryInterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) {
+    result = call();
+  }
+  return result;
+}
+
 class PosixFile final : public File {
  public:
   PosixFile(int descriptor, std::string path) : descriptor_(descriptor), path_(std::move(path)) {}
@@ -34,11 +44,9 @@ class PosixFile final : public File {
   absl::Status WriteAt(int64_t offset, std::span<const std::byte> data) override {
     CHECK_GE(offset, 0);
     while (!data.empty()) {
-      const ssize_t written =
-          pwrite(descriptor_, data.data(), std::min(data.size(), kLargestTransfer), offset);
-      if (written < 0 && errno == EINTR) {
-        continue;
-      }
+      const ssize_t written = RetryInterrupted([&] {
+        return pwrite(descriptor_, data.data(), std::min(data.size(), kLargestTransfer), offset);
+      });
       if (written <= 0) {
         return FileError("write", path_, written == 0 ? ENOSPC : errno);
       }
@@ -51,11 +59,9 @@ class PosixFile final : public File {
   absl::Status ReadAt(int64_t offset, std::span<std::byte> data) override {
     CHECK_GE(offset, 0);
     while (!data.empty()) {
-      const ssize_t count =
-          pread(descriptor_, data.data(), std::min(data.size(), kLargestTransfer), offset);
-      if (count < 0 && errno == EINTR) {
-        continue;
-      }
+      const ssize_t count = RetryInterrupted([&] {
+        return pread(descriptor_, data.data(), std::min(data.size(), kLargestTransfer), offset);
+      });
       if (count < 0) {
         return FileError("read", path_, errno);
       }
@@ -70,14 +76,15 @@ class PosixFile final : public File {
   }
 
   absl::Status Allocate(int64_t bytes) override {
-    if (bytes > 0 && fallocate(descriptor_, 0, 0, bytes) == 0) {
+    if (bytes > 0 && RetryInterrupted([&] { return fallocate(descriptor_, 0, 0, bytes); }) == 0) {
       return absl::OkStatus();
     }
     if (bytes > 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
       return FileError("reserve space for", path_, errno);
     }
-    return ftruncate(descriptor_, bytes) == 0 ? absl::OkStatus()
-                                              : FileError("set the length of", path_, errno);
+    return RetryInterrupted([&] { return ftruncate(descriptor_, bytes); }) == 0
+               ? absl::OkStatus()
+               : FileError("set the length of", path_, errno);
   }
 
   absl::StatusOr<int64_t> Bytes() override {
@@ -89,12 +96,15 @@ class PosixFile final : public File {
   }
 
   absl::Status Sync() override {
-    return fsync(descriptor_) == 0 ? absl::OkStatus() : FileError("write", path_, errno);
+    return RetryInterrupted([&] { return fsync(descriptor_); }) == 0
+               ? absl::OkStatus()
+               : FileError("write", path_, errno);
   }
 
   absl::Status Close() override {
     const int result = close(std::exchange(descriptor_, -1));
-    return result == 0 ? absl::OkStatus() : FileError("write", path_, errno);
+    // Interrupted or not, Linux has closed it, and closing again could hit another file.
+    return result == 0 || errno == EINTR ? absl::OkStatus() : FileError("write", path_, errno);
   }
 
  private:
@@ -135,8 +145,14 @@ absl::Status FileError(const std::string& action, const std::string& path, int e
       return absl::PermissionDeniedError(what +
                                          "; give this user access or choose another run directory");
     case ENOENT:
-    case ENOTDIR:
       return absl::NotFoundError(what + "; check the path");
+    case ENOTDIR:
+    case EISDIR:
+      // Not "not found": what lies in the place of a directory or file would be overlooked.
+      return absl::InvalidArgumentError(what + "; check the path");
+    case EFBIG:
+      return absl::ResourceExhaustedError(
+          what + "; raise the limit of file sizes (ulimit -f) or use another file system");
     case EMFILE:
     case ENFILE:
       return absl::ResourceExhaustedError(what + "; raise the limit of open files (ulimit -n)");
@@ -147,17 +163,37 @@ absl::Status FileError(const std::string& action, const std::string& path, int e
 
 absl::StatusOr<std::unique_ptr<File>> PosixFileSystem::Open(const std::string& path,
                                                             OpenMode mode) {
-  const int descriptor = open(path.c_str(), OpenFlags(mode) | O_CLOEXEC, 0644);
+  const int descriptor =
+      RetryInterrupted([&] { return open(path.c_str(), OpenFlags(mode) | O_CLOEXEC, 0644); });
   if (descriptor < 0) {
     return FileError(OpenAction(mode), path, errno);
   }
   return std::make_unique<PosixFile>(descriptor, path);
 }
 
-absl::Status PosixFileSystem::MakeDirectories(const std::string& path) {
+absl::Status FileSystem::MakeDirectories(const std::string& path) {
+  absl::Status made = MakeDirectory(path);
+  if (absl::IsAlreadyExists(made)) {
+    return absl::OkStatus();
+  }
+  std::string parent = std::filesystem::path(path).parent_path().string();
+  if (absl::IsNotFound(made) && !parent.empty() && parent != path) {
+    RETURN_IF_ERROR(MakeDirectories(parent));
+    made = MakeDirectory(path);
+  }
+  RETURN_IF_ERROR(made);
+  return SyncDirectory(parent.empty() ? "." : parent);
+}
+
+absl::Status PosixFileSystem::MakeDirectory(const std::string& path) {
+  // Asked first, for above an existing directory even the call may be forbidden.
   std::error_code error;
-  std::filesystem::create_directories(path, error);
-  return error ? FileError("create directory", path, error.value()) : absl::OkStatus();
+  if (std::filesystem::is_directory(path, error)) {
+    return absl::AlreadyExistsError(path);
+  }
+  return mkdir(path.c_str(), 0777) == 0
+             ? absl::OkStatus()
+             : FileError("create directory", path, errno == EEXIST ? ENOTDIR : errno);
 }
 
 absl::StatusOr<std::vector<DirectoryEntry>> PosixFileSystem::List(const std::string& path) {
@@ -189,12 +225,14 @@ absl::Status PosixFileSystem::Remove(const std::string& path) {
 }
 
 absl::Status PosixFileSystem::SyncDirectory(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int descriptor =
+      RetryInterrupted([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (descriptor < 0) {
     return FileError("open directory", path, errno);
   }
   // Some network file systems keep directories in order by themselves and refuse the call.
-  const int error_number = fsync(descriptor) == 0 || errno == EINVAL ? 0 : errno;
+  const bool synced = RetryInterrupted([&] { return fsync(descriptor); }) == 0;
+  const int error_number = synced || errno == EINVAL ? 0 : errno;
   (void)close(descriptor);
   return error_number == 0 ? absl::OkStatus() : FileError("write directory", path, error_number);
 }

@@ -18,7 +18,8 @@
 
 namespace panthera {
 
-// An open file. Every call may block on the disk. Several ranks may hold the same file open and
+// An open file. Every call may block on the disk; one that the system interrupts or does in parts
+// is gone on with. Several ranks may hold the same file open and
 // write parts that do not overlap.
 class File {
  public:
@@ -61,8 +62,8 @@ class FileSystem {
   virtual ~FileSystem() = default;
 
   virtual absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
-  // Makes a directory and those above it; one that exists is no error.
-  virtual absl::Status MakeDirectories(const std::string& path) = 0;
+  // Makes a directory in one that exists; kAlreadyExists if it is there.
+  virtual absl::Status MakeDirectory(const std::string& path) = 0;
   // What a directory holds, sorted by name.
   virtual absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) = 0;
   // Replaces a file or an empty directory `to` in one indivisible step.
@@ -71,13 +72,17 @@ class FileSystem {
   virtual absl::Status Remove(const std::string& path) = 0;
   // Returns when the names in a directory are on the disk: without this a rename may be lost.
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
+
+  // Makes a directory and those above it, and returns when the names of those it made are on the
+  // disk; one that exists is no error.
+  absl::Status MakeDirectories(const std::string& path);
 };
 
 // The machine's own file systems, by POSIX calls.
 class PosixFileSystem final : public FileSystem {
  public:
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
-  absl::Status MakeDirectories(const std::string& path) override;
+  absl::Status MakeDirectory(const std::string& path) override;
   absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status Remove(const std::string& path) override;

@@ -9,7 +9,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checkpoint.h"
-#include "runtime/checkpoint/checksum.h"
+#include "runtime/checkpoint/tensor_blocks.h"
 
 namespace panthera {
 namespace {
@@ -84,17 +84,12 @@ absl::Status CheckNothingLeftOver(HostGroup& group, const Checkpoint& checkpoint
   return absl::OkStatus();
 }
 
-// Reads blocks of one tensor, verifies them and hands them to the pieces.
+// Hands the blocks of one tensor to the pieces that want them.
 class TensorLoader {
  public:
-  TensorLoader(File& file, std::string path, int64_t tensor_begin, const TensorRecord& record,
-               int64_t block_bytes, std::vector<std::byte>& scratch)
-      : file_(file),
-        path_(std::move(path)),
-        tensor_begin_(tensor_begin),
-        record_(record),
-        size_(SizeOf(record.tensor.dtype)),
-        block_elements_(block_bytes / size_),
+  TensorLoader(TensorBlocks blocks, std::vector<std::byte>& scratch)
+      : blocks_(std::move(blocks)),
+        size_(SizeOf(blocks_.record().tensor.dtype)),
         scratch_(scratch) {}
 
   absl::Status Load(std::vector<TensorPiece*> pieces) {
@@ -102,57 +97,37 @@ class TensorLoader {
     for (const TensorPiece* piece : pieces) {
       missing += piece->runs.elements();
     }
-    for (const SliceRecord& slice : record_.slices) {
+    for (const SliceRecord& slice : blocks_.record().slices) {
       for (size_t block = 0; block < slice.checksums.size(); ++block) {
         if (Wanted(slice, block, pieces)) {
-          RETURN_IF_ERROR(ReadBlock(slice, block));
+          RETURN_IF_ERROR(blocks_.Read(slice, block, scratch_));
           missing -= CopyBlock(slice, block, pieces);
         }
       }
     }
-    CHECK_EQ(missing, 0) << record_.tensor.name;
+    CHECK_EQ(missing, 0) << blocks_.record().tensor.name;
     return absl::OkStatus();
   }
 
  private:
-  int64_t Begin(size_t block) const { return static_cast<int64_t>(block) * block_elements_; }
-  int64_t End(const SliceRecord& slice, size_t block) const {
-    return std::min(Begin(block) + block_elements_, slice.runs.elements());
-  }
-
   bool Wanted(const SliceRecord& slice, size_t block,
               const std::vector<TensorPiece*>& pieces) const {
-    const absl::Status found_one = ForEachRun(
-        slice.runs, Begin(block), End(slice, block), [&](const RunPart& stored) -> absl::Status {
-          for (const TensorPiece* piece : pieces) {
-            RETURN_IF_ERROR(
-                ForEachOverlap(piece->runs, stored.element, stored.element + stored.elements,
-                               [](const RunPart&) { return absl::AlreadyExistsError(""); }));
-          }
-          return absl::OkStatus();
-        });
+    const absl::Status found_one =
+        ForEachRun(slice.runs, blocks_.Begin(block), blocks_.End(slice, block),
+                   [&](const RunPart& stored) -> absl::Status {
+                     for (const TensorPiece* piece : pieces) {
+                       RETURN_IF_ERROR(ForEachOverlap(
+                           piece->runs, stored.element, stored.element + stored.elements,
+                           [](const RunPart&) { return absl::AlreadyExistsError(""); }));
+                     }
+                     return absl::OkStatus();
+                   });
     return !found_one.ok();
-  }
-
-  absl::Status ReadBlock(const SliceRecord& slice, size_t block) {
-    const int64_t begin = Begin(block);
-    const int64_t end = End(slice, block);
-    RETURN_IF_ERROR(ForEachRun(slice.runs, begin, end, [&](const RunPart& stored) {
-      return file_.ReadAt(tensor_begin_ + stored.element * size_,
-                          Scratch(stored.position - begin, stored.elements));
-    }));
-    if (Checksum(Scratch(0, end - begin)) != slice.checksums[block]) {
-      return absl::DataLossError(
-          absl::StrCat(path_, " is damaged: elements of tensor ", record_.tensor.name,
-                       " from element ", slice.runs.begin, " on (block ", block,
-                       ") do not have the checksum of the manifest; use an older checkpoint"));
-    }
-    return absl::OkStatus();
   }
 
   int64_t CopyBlock(const SliceRecord& slice, size_t block,
                     const std::vector<TensorPiece*>& pieces) {
-    const int64_t begin = Begin(block);
+    const int64_t begin = blocks_.Begin(block);
     int64_t copied = 0;
     const auto copy_stored = [&](const RunPart& stored) {
       for (TensorPiece* piece : pieces) {
@@ -169,7 +144,7 @@ class TensorLoader {
       }
       return absl::OkStatus();
     };
-    CHECK_OK(ForEachRun(slice.runs, begin, End(slice, block), copy_stored));
+    CHECK_OK(ForEachRun(slice.runs, begin, blocks_.End(slice, block), copy_stored));
     return copied;
   }
 
@@ -178,12 +153,8 @@ class TensorLoader {
                                        static_cast<size_t>(elements * size_));
   }
 
-  File& file_;
-  std::string path_;
-  int64_t tensor_begin_;
-  const TensorRecord& record_;
+  TensorBlocks blocks_;
   int64_t size_;
-  int64_t block_elements_;
   std::vector<std::byte>& scratch_;
 };
 
@@ -208,8 +179,9 @@ absl::Status LoadTensors(FileSystem& files, const Checkpoint& checkpoint,
     for (const size_t piece : wanted[i]) {
       takers.push_back(&pieces[piece]);
     }
-    TensorLoader loader(*file, path, checkpoint.TensorBegin(set, record), record, block_bytes,
-                        scratch);
+    TensorLoader loader(
+        TensorBlocks(*file, path, checkpoint.TensorBegin(set, record), record, block_bytes),
+        scratch);
     RETURN_IF_ERROR(loader.Load(std::move(takers)));
   }
   return absl::OkStatus();

@@ -1,12 +1,14 @@
 #include "runtime/checkpoint/manifest.h"
 
 #include <algorithm>
+#include <queue>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.h"
+#include "runtime/base/one_line.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checksum.h"
 
@@ -16,6 +18,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kFormat[] = "panthera-checkpoint";
+// A load allocates a block.
+constexpr int64_t kLargestBlockBytes = int64_t{64} << 20;
+constexpr int kDeepest = 16;
 
 Json ToJson(const SliceRecord& slice) {
   Json checksums = Json::array();
@@ -58,6 +63,20 @@ Json ToJson(const std::vector<TensorSetRecord>& sets) {
 // The functions below throw what nlohmann throws when a key is missing or of another type; the
 // public functions turn that into a status.
 
+// The status with a message that can be shown whatever the names in it are.
+absl::Status InOneLine(const absl::Status& status) {
+  return status.ok() ? status : absl::Status(status.code(), OneLine(std::string(status.message())));
+}
+
+// Names go into messages and paths.
+absl::StatusOr<std::string> ParseName(const Json& json) {
+  std::string name = json.get<std::string>();
+  if (OneLine(name) != name) {
+    return absl::DataLossError("the name \"" + name + "\" has control characters");
+  }
+  return name;
+}
+
 absl::StatusOr<SliceRecord> ParseSlice(const Json& json, int64_t tensor_elements) {
   const auto runs = json.at("runs").get<std::vector<int64_t>>();
   if (runs.size() != 4) {
@@ -75,11 +94,15 @@ absl::StatusOr<SliceRecord> ParseSlice(const Json& json, int64_t tensor_elements
 
 absl::StatusOr<TensorRecord> ParseTensor(const Json& json) {
   TensorRecord record;
-  record.tensor.name = json.at("name").get<std::string>();
+  ASSIGN_OR_RETURN(record.tensor.name, ParseName(json.at("name")));
   ASSIGN_OR_RETURN(record.tensor.dtype, DTypeFromSafetensors(json.at("dtype").get<std::string>()));
   ASSIGN_OR_RETURN(record.tensor.shape,
                    ShapeFromSizes(json.at("shape").get<std::vector<int64_t>>()));
-  record.file = json.at("file").get<std::string>();
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(record.tensor.shape.elements(), SizeOf(record.tensor.dtype), &bytes)) {
+    return absl::DataLossError("tensor " + record.tensor.name + " is larger than any file");
+  }
+  ASSIGN_OR_RETURN(record.file, ParseName(json.at("file")));
   for (const Json& slice_json : json.at("slices")) {
     ASSIGN_OR_RETURN(SliceRecord slice, ParseSlice(slice_json, record.tensor.shape.elements()));
     record.slices.push_back(std::move(slice));
@@ -91,7 +114,7 @@ absl::StatusOr<std::vector<TensorSetRecord>> ParseSets(const Json& json) {
   std::vector<TensorSetRecord> sets;
   for (const Json& set_json : json) {
     TensorSetRecord set;
-    set.name = set_json.at("name").get<std::string>();
+    ASSIGN_OR_RETURN(set.name, ParseName(set_json.at("name")));
     set.derived = set_json.at("derived").get<std::vector<std::string>>();
     for (const Json& tensor_json : set_json.at("tensors")) {
       ASSIGN_OR_RETURN(TensorRecord record, ParseTensor(tensor_json));
@@ -108,12 +131,12 @@ absl::StatusOr<Manifest> ParseChecked(const Json& json) {
   manifest.step = json.at("step").get<int64_t>();
   manifest.finite = json.at("finite").get<bool>();
   manifest.block_bytes = json.at("block_bytes").get<int64_t>();
-  if (manifest.block_bytes < 8 || manifest.block_bytes > (int64_t{1} << 30)) {
+  if (manifest.block_bytes < 8 || manifest.block_bytes > kLargestBlockBytes) {
     return absl::DataLossError(absl::StrCat("blocks of ", manifest.block_bytes, " bytes"));
   }
   for (const Json& file_json : json.at("files")) {
     FileRecord file;
-    file.name = file_json.at("name").get<std::string>();
+    ASSIGN_OR_RETURN(file.name, ParseName(file_json.at("name")));
     file.bytes = file_json.at("bytes").get<int64_t>();
     file.checked_bytes = file_json.at("checked_bytes").get<int64_t>();
     if (file.checked_bytes < 0 || file.checked_bytes > file.bytes) {
@@ -126,10 +149,17 @@ absl::StatusOr<Manifest> ParseChecked(const Json& json) {
   return manifest;
 }
 
+absl::Status OtherVersion(int64_t version, const std::string& program) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("has format version ", version, ", written by ", OneLine(program),
+                   "; this program reads version ", kManifestVersion, ": use ",
+                   version > kManifestVersion ? "a newer" : "an older",
+                   " panthera for it, or move its directory elsewhere to go on without it"));
+}
+
 absl::Status CheckBlocks(const Manifest& manifest) {
   for (const TensorSetRecord& set : manifest.sets) {
     for (const TensorRecord& record : set.tensors) {
-      RETURN_IF_ERROR(CheckSlices(record));
       for (const SliceRecord& slice : record.slices) {
         const int64_t blocks =
             NumBlocks(slice.runs.elements(), record.tensor.dtype, manifest.block_bytes);
@@ -139,6 +169,8 @@ absl::Status CheckBlocks(const Manifest& manifest) {
                                                   " blocks"));
         }
       }
+      // Last: now there are not more elements than the checksums stand for.
+      RETURN_IF_ERROR(CheckSlices(record));
     }
   }
   return absl::OkStatus();
@@ -147,33 +179,40 @@ absl::Status CheckBlocks(const Manifest& manifest) {
 }  // namespace
 
 int64_t NumBlocks(int64_t elements, DType dtype, int64_t block_bytes) {
-  return CeilDiv(elements, block_bytes / SizeOf(dtype));
+  const int64_t block_elements = block_bytes / SizeOf(dtype);
+  // Not by CeilDiv, which overflows for the largest counts that a damaged manifest can give.
+  return elements / block_elements + (elements % block_elements == 0 ? 0 : 1);
 }
 
 absl::Status CheckSlices(const TensorRecord& record) {
-  struct Interval {
+  // The next run of every slice; the first of them must begin where the run before it ended. One
+  // entry for each slice, as a slice of columns has as many runs as the matrix has rows.
+  struct NextRun {
     int64_t begin;
-    int64_t end;
+    int64_t index;
+    const ElementRuns* runs;
   };
-  std::vector<Interval> intervals;
+  const auto later = [](const NextRun& a, const NextRun& b) { return a.begin > b.begin; };
+  std::priority_queue<NextRun, std::vector<NextRun>, decltype(later)> queue(later);
+  const ElementRuns behind_all = {record.tensor.shape.elements(), 0, 0, 1};
+  queue.push({behind_all.begin, 0, &behind_all});
   for (const SliceRecord& slice : record.slices) {
-    for (int64_t i = 0; i < slice.runs.count; ++i) {
-      const int64_t begin = slice.runs.begin + i * slice.runs.stride;
-      intervals.push_back({begin, begin + slice.runs.run});
-    }
+    queue.push({slice.runs.begin, 0, &slice.runs});
   }
-  std::sort(intervals.begin(), intervals.end(),
-            [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
-  intervals.push_back({record.tensor.shape.elements(), 0});
   int64_t end = 0;
-  for (const Interval& interval : intervals) {
-    if (interval.begin != end) {
-      return absl::DataLossError(absl::StrCat(
-          "tensor ", record.tensor.name, " ", ToString(record.tensor.shape), ": elements ",
-          std::min(interval.begin, end), " to ", std::max(interval.begin, end),
-          interval.begin > end ? " are in no slice" : " are in more than one slice"));
+  while (!queue.empty()) {
+    const NextRun next = queue.top();
+    queue.pop();
+    if (next.begin != end) {
+      return absl::DataLossError(
+          absl::StrCat("tensor ", record.tensor.name, " ", ToString(record.tensor.shape),
+                       ": elements ", std::min(next.begin, end), " to ", std::max(next.begin, end),
+                       next.begin > end ? " are in no slice" : " are in more than one slice"));
     }
-    end = interval.end;
+    end = next.begin + next.runs->run;
+    if (next.index + 1 < next.runs->count) {
+      queue.push({next.begin + next.runs->stride, next.index + 1, next.runs});
+    }
   }
   return absl::OkStatus();
 }
@@ -197,26 +236,30 @@ std::string ManifestJson(const Manifest& manifest) {
 
 absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
   try {
-    Json json = Json::parse(text);
+    // What is nested too deeply is left out, and then missed by the checksum: printing it would
+    // take a stack frame for every level.
+    Json json =
+        Json::parse(text, [](int depth, Json::parse_event_t, Json&) { return depth <= kDeepest; });
     if (json.at("format").get<std::string>() != kFormat) {
       return absl::DataLossError("it is not a checkpoint's manifest");
-    }
-    // The version decides how the rest is to be read, the checksum included.
-    const auto version = json.at("version").get<int64_t>();
-    if (version != kManifestVersion) {
-      return absl::DataLossError(absl::StrCat("it has format version ", version,
-                                              ", this program reads version ", kManifestVersion));
     }
     const auto stored = json.at("checksum").get<std::string>();
     json.erase("checksum");
     if (stored != ChecksumText(Checksum(json.dump()))) {
       return absl::DataLossError("its checksum is wrong: the file was damaged or edited");
     }
-    ASSIGN_OR_RETURN(Manifest manifest, ParseChecked(json));
-    RETURN_IF_ERROR(CheckBlocks(manifest));
-    return manifest;
-  } catch (const Json::exception& error) {
-    return absl::DataLossError(error.what());
+    if (const auto version = json.at("version").get<int64_t>(); version != kManifestVersion) {
+      return OtherVersion(version, json.at("program").get<std::string>());
+    }
+    absl::StatusOr<Manifest> manifest = ParseChecked(json);
+    if (manifest.ok()) {
+      RETURN_IF_ERROR(InOneLine(CheckBlocks(*manifest)));
+      return manifest;
+    }
+    return InOneLine(manifest.status());
+  } catch (const Json::exception&) {
+    // Its message can hold bytes of the file that are no text.
+    return absl::DataLossError("it is not the JSON that was written: the file was damaged");
   }
 }
 
@@ -229,10 +272,12 @@ absl::StatusOr<RankRecord> ParseRankRecord(const std::string& text) {
     const Json json = Json::parse(text);
     RankRecord record;
     record.finite = json.at("finite").get<bool>();
-    ASSIGN_OR_RETURN(record.sets, ParseSets(json.at("sets")));
+    absl::StatusOr<std::vector<TensorSetRecord>> sets = ParseSets(json.at("sets"));
+    RETURN_IF_ERROR(InOneLine(sets.status()));
+    record.sets = *std::move(sets);
     return record;
   } catch (const Json::exception& error) {
-    return absl::InternalError(error.what());
+    return absl::InternalError(OneLine(error.what()));
   }
 }
 

@@ -19,6 +19,8 @@
 // `block_bytes` (the last one shorter) in packed order; "checksums" has the XXH64 of each. A rank
 // can therefore compute its part of the manifest alone, and a reader that needs any part of a
 // tensor, however it is sharded now, verifies what it reads by reading whole blocks.
+// "format", "version", "program" and "checksum" mean the same in every version, so that a whole
+// manifest of another version can be told from a damaged one.
 // "checked_bytes" is how much of a file from its beginning "checksum" covers: all of a small file,
 // the header of a safetensors file.
 #ifndef PANTHERA_RUNTIME_CHECKPOINT_MANIFEST_H_
@@ -87,7 +89,8 @@ int64_t NumBlocks(int64_t elements, DType dtype, int64_t block_bytes);
 absl::Status CheckSlices(const TensorRecord& record);
 
 std::string ManifestJson(const Manifest& manifest);
-// Checks everything that the text alone can tell: version, checksum, slices, number of blocks.
+// Checks everything that the text alone can tell: checksum, version, slices, number of blocks.
+// kFailedPrecondition for a sound manifest of another version, naming both; kDataLoss for the rest.
 absl::StatusOr<Manifest> ParseManifest(const std::string& text);
 
 // The part of a manifest that one rank knows, as ranks send it to each other: its slices of the

@@ -41,14 +41,6 @@ std::optional<LockHolder> ParseHolder(const std::string& text) {
   return holder;
 }
 
-std::string Describe(const std::optional<LockHolder>& holder) {
-  if (!holder.has_value()) {
-    return "another process";
-  }
-  return absl::StrCat("process ", holder->pid, " on host ", holder->host,
-                      holder->job.empty() ? "" : absl::StrCat(" (job ", holder->job, ")"));
-}
-
 absl::StatusOr<std::string> ReadText(int descriptor, const std::string& path) {
   std::array<char, 1024> buffer;
   const ssize_t count = pread(descriptor, buffer.data(), buffer.size(), 0);
@@ -75,7 +67,8 @@ bool IsAlive(const LockHolder& holder, const LockHolder& self) {
 absl::Status InUse(const std::string& run_directory, const std::string& path,
                    const std::optional<LockHolder>& holder) {
   return absl::FailedPreconditionError(
-      absl::StrCat("run directory ", run_directory, " is in use by ", Describe(holder),
+      absl::StrCat("run directory ", run_directory, " is in use by ",
+                   holder.has_value() ? Describe(*holder) : "another process",
                    "; wait until it ends, or choose another run directory (if you know that it is "
                    "dead, remove ",
                    path, ")"));
@@ -94,12 +87,36 @@ absl::Status TakeOver(int descriptor, const std::string& run_directory, const st
     return InUse(run_directory, path, holder);
   }
   if (failure == 0 && holder.has_value()) {
-    LOG(WARNING) << Describe(holder) << " ended without releasing " << path << "; going on";
+    LOG(WARNING) << Describe(*holder) << " ended without releasing " << path << "; going on";
   }
   return WriteText(descriptor, path, ToText(self));
 }
 
 }  // namespace
+
+std::string Describe(const LockHolder& holder) {
+  return absl::StrCat("process ", holder.pid, " on host ", holder.host,
+                      holder.job.empty() ? "" : absl::StrCat(" (job ", holder.job, ")"));
+}
+
+absl::StatusOr<LockState> ReadRunLock(const std::string& run_directory) {
+  PosixFileSystem files;
+  const absl::StatusOr<std::string> text = ReadFile(files, run_directory + "/lock");
+  if (absl::IsNotFound(text.status())) {
+    return LockState();
+  }
+  RETURN_IF_ERROR(text.status());
+  const std::optional<LockHolder> holder = ParseHolder(*text);
+  if (!holder.has_value()) {
+    return LockState();
+  }
+  const LockHolder self = LockHolder::ThisProcess();
+  using Life = LockState::Life;
+  const Life life = holder->host != self.host ? Life::kUnknown
+                    : IsAlive(*holder, self)  ? Life::kHeld
+                                              : Life::kDead;
+  return LockState{life, *holder};
+}
 
 LockHolder LockHolder::ThisProcess() {
   std::array<char, 256> host{};

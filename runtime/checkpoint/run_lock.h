@@ -20,6 +20,23 @@ struct LockHolder {
   static LockHolder ThisProcess();
 };
 
+// What a lock file says, without touching the lock.
+struct LockState {
+  enum class Life : uint8_t {
+    kFree,     // nobody holds it
+    kHeld,     // by a process that lives on this host
+    kDead,     // by a process on this host that ended without releasing it
+    kUnknown,  // by a process on another host
+  };
+  Life life = Life::kFree;
+  LockHolder holder;  // unless free
+};
+// A directory without a lock file is free.
+absl::StatusOr<LockState> ReadRunLock(const std::string& run_directory);
+
+// "process 123 on host node7 (job 42)"
+std::string Describe(const LockHolder& holder);
+
 // Keeps a run directory for one job: RUN_DIR/lock, held by flock(2), contains the holder as text.
 // Released when the object dies, and by the system when the process dies, so that a killed run
 // leaves nothing to clean up. Where the file system has no locks, the text alone decides: a holder

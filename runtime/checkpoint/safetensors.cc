@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.h"
+#include "runtime/base/one_line.h"
 #include "runtime/base/status_macros.h"
 
 namespace panthera {
@@ -33,7 +34,7 @@ constexpr DTypeName kDTypeNames[] = {{DType::kF32, "F32"}, {DType::kBF16, "BF16"
                                      {DType::kI32, "I32"}, {DType::kU8, "U8"}};
 
 absl::Status BadHeader(const std::string& path, const std::string& why) {
-  return absl::DataLossError(absl::StrCat(path, " is not a valid safetensors file: ", why));
+  return absl::DataLossError(absl::StrCat(path, " is not a valid safetensors file: ", OneLine(why)));
 }
 
 // One entry, with offsets still counted from the first tensor. Throws what nlohmann throws when

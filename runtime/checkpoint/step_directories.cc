@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/manifest.h"
@@ -95,8 +96,16 @@ absl::Status ClearLeftovers(FileSystem& files, const std::string& run_directory)
   for (const StepDirectory& directory : directories) {
     const bool superseded =
         directory.ending == kReplacedEnding && Contains(directories, directory.step, "");
-    if (superseded || directory.ending == kTemporaryEnding || directory.ending == kDeletedEnding) {
-      RETURN_IF_ERROR(RemoveTree(files, absl::StrCat(parent, "/", directory.name())));
+    if (superseded) {
+      // The program may have been killed before the successor's name was on the disk.
+      RETURN_IF_ERROR(files.SyncDirectory(parent));
+    } else if (directory.ending != kTemporaryEnding && directory.ending != kDeletedEnding) {
+      continue;
+    }
+    const std::string path = absl::StrCat(parent, "/", directory.name());
+    RETURN_IF_ERROR(RemoveTree(files, path));
+    if (!superseded) {
+      LOG(INFO) << "removed " << path << ", which a program that was killed left behind";
     }
   }
   return absl::OkStatus();
@@ -128,6 +137,9 @@ absl::Status RotateCheckpoints(FileSystem& files, const std::string& run_directo
     }
     absl::StatusOr<Checkpoint> checkpoint =
         Checkpoint::Open(files, absl::StrCat(parent, "/", directory.name()));
+    if (IsOtherVersion(checkpoint.status())) {
+      continue;
+    }
     if (!checkpoint.ok() && !IsDamage(checkpoint.status())) {
       return checkpoint.status();
     }

@@ -38,14 +38,15 @@ std::optional<StepDirectory> ParseStepDirectory(const std::string& name);
 absl::StatusOr<std::vector<StepDirectory>> ListStepDirectories(FileSystem& files,
                                                                const std::string& run_directory);
 
-// Removes what a killed program left behind.
+// Removes what a killed program left behind, and says so.
 absl::Status ClearLeftovers(FileSystem& files, const std::string& run_directory);
 
 // Gives the finished step_<n>.tmp its final name, for good. An earlier save of the same step stays
 // valid until then.
 absl::Status PublishStep(FileSystem& files, const std::string& run_directory, int64_t step);
 
-// Removes the checkpoints up to `newest_step` that `options` no longer keeps.
+// Removes the checkpoints up to `newest_step` that `options` no longer keeps. Those of another
+// format version stay and do not count.
 absl::Status RotateCheckpoints(FileSystem& files, const std::string& run_directory,
                                int64_t newest_step, const RetentionOptions& options);
 

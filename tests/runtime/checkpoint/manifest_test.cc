@@ -1,7 +1,10 @@
 #include "runtime/checkpoint/manifest.h"
 
+#include <limits>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "runtime/checkpoint/checksum.h"
 
@@ -68,6 +71,61 @@ TEST(ManifestTest, EveryAlteredCharacterOfTheContentsIsFound) {
   }
 }
 
+// The text with the checksum that it should have.
+std::string Checked(nlohmann::ordered_json json) {
+  json.erase("checksum");
+  json["checksum"] = ChecksumText(Checksum(json.dump()));
+  return json.dump();
+}
+
+TEST(ManifestTest, DeepNestingIsRefusedAndNeedsNoStack) {
+  std::string text = ManifestJson(Example());
+  const std::string nest = "\"x\": " + std::string(1000000, '[') + std::string(1000000, ']');
+  text.insert(1, nest + ",");
+
+  EXPECT_THAT(std::string(ParseManifest(text).status().message()), HasSubstr("checksum"));
+}
+
+TEST(ManifestTest, CountsNearTheLargestIntegerAreRefusedWithoutBeingAllocated) {
+  constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
+  for (const int64_t elements : {kLargest, kLargest - 3, kLargest / 4, int64_t{1} << 40}) {
+    for (const std::vector<int64_t>& runs : {std::vector<int64_t>{0, 1, 1, elements},
+                                             {0, elements, 0, 1},
+                                             {elements, elements, 0, 1}}) {
+      auto json = nlohmann::ordered_json::parse(ManifestJson(Example()));
+      auto& tensor = json["sets"][0]["tensors"][0];
+      tensor["dtype"] = "U8";
+      tensor["shape"] = {elements};
+      tensor["slices"][0]["runs"] = runs;
+
+      EXPECT_TRUE(absl::IsDataLoss(ParseManifest(Checked(json)).status())) << elements;
+    }
+  }
+}
+
+TEST(ManifestTest, ATensorOfMoreBytesThanAnIntegerCountsIsRefused) {
+  auto json = nlohmann::ordered_json::parse(ManifestJson(Example()));
+  json["sets"][0]["tensors"][0]["shape"] = {int64_t{1} << 62};
+
+  EXPECT_THAT(std::string(ParseManifest(Checked(json)).status().message()),
+              HasSubstr("larger than any file"));
+}
+
+TEST(ManifestTest, BlocksThatALoadCouldNotHoldAreRefused) {
+  auto json = nlohmann::ordered_json::parse(ManifestJson(Example()));
+  json["block_bytes"] = int64_t{1} << 30;
+
+  EXPECT_THAT(std::string(ParseManifest(Checked(json)).status().message()), HasSubstr("blocks of"));
+}
+
+TEST(ManifestTest, NamesWithControlCharactersAreRefusedInOneLine) {
+  auto json = nlohmann::ordered_json::parse(ManifestJson(Example()));
+  json["sets"][0]["tensors"][0]["name"] = "two\nlines";
+
+  EXPECT_EQ(ParseManifest(Checked(json)).status().message(),
+            "the name \"two\\x0Alines\" has control characters");
+}
+
 TEST(ManifestTest, EveryCutOffTextIsRefused) {
   const std::string text = ManifestJson(Example());
   for (size_t length = 0; length + 2 < text.size(); ++length) {
@@ -81,8 +139,14 @@ TEST(ManifestTest, AnotherVersionIsNamed) {
 
   const absl::Status status = ParseManifest(ManifestJson(manifest)).status();
 
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("it has format version 2, this program reads version 1"));
+              HasSubstr("has format version 2, written by 0.1.0; this program reads version 1: use "
+                        "a newer panthera"));
+
+  manifest.version = 0;
+  EXPECT_THAT(std::string(ParseManifest(ManifestJson(manifest)).status().message()),
+              HasSubstr("use an older panthera"));
 }
 
 TEST(ManifestTest, SlicesMustHoldEveryElementOnce) {

@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/run_lock.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
@@ -60,6 +61,31 @@ TEST(RunLockTest, MovingKeepsTheLock) {
   const RunLock moved = *std::move(first);
 
   EXPECT_FALSE(RunLock::Acquire(dir.path(), LockHolder::ThisProcess()).ok());
+}
+
+TEST(RunLockTest, ARunOfAnotherProcessIsRefusedUntilItDies) {
+  testing::TempDir dir;
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const absl::StatusOr<RunLock> lock = RunLock::Acquire(dir.path(), LockHolder::ThisProcess());
+    (void)!write(ready[1], lock.ok() ? "y" : "n", 1);
+    pause();
+  }
+  char answer = ' ';
+  ASSERT_EQ(read(ready[0], &answer, 1), 1);
+  ASSERT_EQ(answer, 'y');
+
+  const absl::Status refused = RunLock::Acquire(dir.path(), LockHolder::ThisProcess()).status();
+
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("in use by process " + std::to_string(child)));
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_TRUE(RunLock::Acquire(dir.path(), LockHolder::ThisProcess()).ok());
 }
 
 TEST(RunLockTest, TheLockOfADeadProcessIsTakenOver) {

@@ -61,9 +61,9 @@ absl::StatusOr<std::unique_ptr<File>> SteppingFileSystem::Open(const std::string
   return std::make_unique<SteppingFile>(*this, std::move(file));
 }
 
-absl::Status SteppingFileSystem::MakeDirectories(const std::string& path) {
+absl::Status SteppingFileSystem::MakeDirectory(const std::string& path) {
   RETURN_IF_ERROR(Step());
-  return files_.MakeDirectories(path);
+  return files_.MakeDirectory(path);
 }
 
 absl::StatusOr<std::vector<DirectoryEntry>> SteppingFileSystem::List(const std::string& path) {

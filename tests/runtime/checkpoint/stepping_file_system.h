@@ -11,8 +11,8 @@
 
 namespace panthera::testing {
 
-// The POSIX file system with every operation counted, up to the one that fails. Bringing data to
-// the disk counts but is not done.
+// A file system with every operation counted, up to the one that fails. Bringing data to the disk
+// counts but is not done.
 class SteppingFileSystem final : public FileSystem {
  public:
   enum class Failure {
@@ -21,11 +21,15 @@ class SteppingFileSystem final : public FileSystem {
   };
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
+  // On the POSIX file system.
   explicit SteppingFileSystem(int64_t failing_operation = kNever, Failure failure = Failure::kDeath)
-      : failing_operation_(failing_operation), failure_(failure) {}
+      : SteppingFileSystem(posix_, failing_operation, failure) {}
+  // On `files`, which must outlive this.
+  SteppingFileSystem(FileSystem& files, int64_t failing_operation, Failure failure)
+      : files_(files), failing_operation_(failing_operation), failure_(failure) {}
 
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
-  absl::Status MakeDirectories(const std::string& path) override;
+  absl::Status MakeDirectory(const std::string& path) override;
   absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status Remove(const std::string& path) override;
@@ -37,7 +41,8 @@ class SteppingFileSystem final : public FileSystem {
   absl::Status Step();
 
  private:
-  PosixFileSystem files_;
+  PosixFileSystem posix_;
+  FileSystem& files_;
   int64_t operations_ = 0;
   int64_t failing_operation_;
   Failure failure_;
