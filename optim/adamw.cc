@@ -4,6 +4,7 @@
 
 #include "optim/shard_blocks.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -56,6 +57,7 @@ AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
       moment2_(ctx, store, "moment2", DType::kF32) {}
 
 void AdamW::Step(Context& ctx, const StepInput& input) {
+  const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
   const AdamWFactors factors = Factors(options(), input);
   for (int i = 0; i < store().num_groups(); ++i) {
     const GroupId group{i};
@@ -67,6 +69,9 @@ void AdamW::Step(Context& ctx, const StepInput& input) {
     const Tensor& state1 = moment1_.shard(group);
     const Tensor& state2 = moment2_.shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      if (IsLeftOut(input.left_out, block.param)) {
+        return;
+      }
       const RoundingBits bits = rounding_bits(block.param, input);
       float theta[kChunkElements];
       float moment1[kChunkElements];

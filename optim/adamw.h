@@ -6,7 +6,8 @@
 
 namespace panthera {
 
-// AdamW (Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019), t = step + 1:
+// AdamW (Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019), t = step + 1
+// (steps that were left out count too):
 //
 //   m1    = beta1 * m1 + (1 - beta1) * g
 //   m2    = beta2 * m2 + (1 - beta2) * g^2

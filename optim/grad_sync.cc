@@ -10,6 +10,7 @@
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -49,28 +50,30 @@ bool Sharded(const GroupLayout& layout) { return layout.kind == GroupKind::kShar
 
 }  // namespace
 
-GradSync::GradSync(Accumulation accumulate, Context& ctx, const ParameterStore& store,
+GradSync::GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store,
                    Communicator& data_parallel, Optimizer& optimizer)
-    : accumulate_(accumulate),
+    : accumulate_(options.accumulate),
+      nonfinite_(options.nonfinite),
       ctx_(ctx),
       store_(store),
       data_parallel_(data_parallel),
       optimizer_(optimizer),
       squares_(ctx, store, data_parallel, "gradient sums", [](GroupId) { return true; }),
+      flags_(options.nonfinite, ctx, store, data_parallel),
       written_(static_cast<size_t>(store.num_params())),
       complete_(static_cast<size_t>(store.num_groups()), true) {
   for (int i = 0; i < store.num_groups(); ++i) {
     const GroupLayout& layout = store.layout(GroupId{i});
     own_.emplace_back();
-    if (accumulate == Accumulation::kGradient || !Sharded(layout)) {
+    if (accumulate_ == Accumulation::kGradient || !Sharded(layout)) {
       own_.back() = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kGradients,
                                            "gradients", layout.elements * SizeOf(DType::kF32));
     }
-    if (accumulate == Accumulation::kGradient) {
+    if (accumulate_ == Accumulation::kGradient) {
       shards_.push_back(gradient_shard(GroupId{i}));
     }
   }
-  if (accumulate == Accumulation::kMomentum) {
+  if (accumulate_ == Accumulation::kMomentum) {
     AllocateSlots();
   }
   if (data_parallel.size() > 1) {
@@ -125,6 +128,9 @@ void GradSync::BeginMicroStep(int64_t micro, int64_t micro_steps) {
       << micro_steps_;
   micro_ = micro;
   micro_steps_ = micro_steps;
+  if (micro == 0) {
+    flags_.Clear();
+  }
   complete_.assign(complete_.size(), false);
   if (micro == 0 || accumulate_ == Accumulation::kMomentum) {
     written_.assign(written_.size(), false);
@@ -194,6 +200,7 @@ Tensor GradSync::Exchange(GroupId id, const Tensor& local) {
   if (ranks == 1) {
     return local.Reshape(shape);
   }
+  const OpTimer timer(ctx_, {Op::kExchange}, {.bytes = Traffic({local})});
   const Tensor received = receive_.View(shape, layout.value_dtype);
   if (!Sharded(layout)) {
     data_parallel_.AllGather(local, received, ctx_.compute());
@@ -215,6 +222,7 @@ void GradSync::ReduceIntoShard(GroupId id, const Tensor& local) {
   const auto weight = static_cast<float>(1.0 / static_cast<double>(micro_steps_ * ranks));
   const Tensor contributions = Exchange(id, local);
   const Tensor shard = gradient_shard(id);
+  const OpTimer timer(ctx_, {Op::kFold}, {.bytes = Traffic({contributions, shard})});
   const bool computes = !ctx_.device().is_meta();
   if (ranks > 1) {
     SumRows(contributions, weight, Accumulate::kOverwrite, shard, ctx_.compute());
@@ -240,12 +248,21 @@ void GradSync::GroupComplete(GroupId id) {
     }
     return;
   }
-  FoldInput fold;
-  fold.place = micro_ == 0 ? MicroStepPlace::kFirst : MicroStepPlace::kLater;
-  fold.weight = 1.0 / static_cast<double>(micro_steps_ * data_parallel_.size());
-  fold.squares = squares_.local(id);
-  optimizer_.FoldGradient(ctx_, id, Exchange(id, LocalGradient(id)), fold);
+  FoldIntoMomentum(id, LocalGradient(id));
   ReleaseSlot(id);
+}
+
+void GradSync::FoldIntoMomentum(GroupId id, const Tensor& local) {
+  const Tensor contributions = Exchange(id, local);
+  if (nonfinite_ == NonFinitePolicy::kTiger) {
+    flags_.Mark(id, contributions);
+  }
+  optimizer_.FoldGradient(
+      ctx_, id, contributions,
+      {.place = micro_ == 0 ? MicroStepPlace::kFirst : MicroStepPlace::kLater,
+       .weight = 1.0 / static_cast<double>(micro_steps_ * data_parallel_.size()),
+       .squares = squares_.local(id),
+       .left_out = flags_.flags()});
 }
 
 void GradSync::FinishMicroStep() {
@@ -264,6 +281,23 @@ void GradSync::FinishMicroStep() {
     total /= ranks * ranks * static_cast<double>(micro_steps_);
   }
   gradient_norm_ = std::sqrt(total);
+}
+
+NonFiniteReport GradSync::LeaveOutNonFinite(double loss_nats) {
+  NonFiniteReport report;
+  report.masked_gradients = flags_.total_count();
+  const bool finite = std::isfinite(loss_nats) && std::isfinite(gradient_norm_);
+  report.found = !finite || report.masked_gradients > 0;
+  for (int i = 0; i < store_.num_params() && report.found; ++i) {
+    if (flags_.count(ParamId{i}) > 0 || !std::isfinite(squares_.ParamSum(ParamId{i}))) {
+      report.tensors.push_back(ParamId{i});
+    }
+  }
+  report.skipped = !finite && nonfinite_ == NonFinitePolicy::kSkip;
+  if (report.skipped) {
+    flags_.MarkAll();
+  }
+  return report;
 }
 
 Tensor GradSync::gradient_shard(GroupId id) const {

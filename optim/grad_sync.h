@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "optim/block_sums.h"
+#include "optim/gradient_flags.h"
 #include "optim/optimizer.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/buffer.h"
@@ -15,12 +16,22 @@
 
 namespace panthera {
 
+// What was not finite in an optimizer step; the same on every rank.
+struct NonFiniteReport {
+  bool found = false;    // anything: the loss, a gradient, or the gradient norm
+  bool skipped = false;  // the step was left out; weights and state kept every bit
+  // Micro-gradients, each of one tensor, that were left out of the momentum.
+  int64_t masked_gradients = 0;
+  // Those whose gradients, or the squares of them, were not finite, in order; may be none.
+  std::vector<ParamId> tensors;
+};
+
 // Takes the gradients of a model's backward passes to the optimizer: holds them, exchanges them
 // between data-parallel ranks when a group is complete, and sums them in fp32 in rank order.
 //
 //   for each of k micro-steps:
 //     BeginMicroStep(i, k); backward pass through Target and GroupComplete; FinishMicroStep();
-//   optimizer.Step with gradient_shards()
+//   LeaveOutNonFinite(loss); optimizer.Step with gradient_shards(), left_out(), shrinks()
 //
 // Accumulation::kGradient: each rank adds its k gradients in one fp32 buffer of all parameters.
 // During the last micro-step each complete group is exchanged, and the mean over micro-steps and
@@ -36,9 +47,9 @@ namespace panthera {
 // is staged, rounded or copied. Padding is never part of a result.
 class GradSync final : public GradientSink {
  public:
-  // All references must outlive this object; `optimizer` is used with kMomentum only. Allocates all
-  // memory.
-  GradSync(Accumulation accumulate, Context& ctx, const ParameterStore& store,
+  // `options` must have been finished. All references must outlive this object; `optimizer` is used
+  // with kMomentum only. Allocates all memory.
+  GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store,
            Communicator& data_parallel, Optimizer& optimizer);
 
   // Micro-step `micro`, counted from 0, of the `micro_steps` of an optimizer step.
@@ -58,11 +69,20 @@ class GradSync final : public GradientSink {
   // All of them by GroupId::index, as StepInput takes them; empty with kMomentum.
   std::span<const Tensor> gradient_shards() const { return shards_; }
 
+  // Once between the last FinishMicroStep and the step: applies OptimOptions::nonfinite to the step
+  // and tells what was found. With kSkip everything is left out unless `loss_nats`, which must be
+  // the same on every rank, and the gradient norm are finite; a norm whose squares overflow fp32 is
+  // not. With kTiger micro-gradients have been left out one by one as they came.
+  NonFiniteReport LeaveOutNonFinite(double loss_nats);
+  // What StepInput takes under these names.
+  const Tensor& left_out() const { return flags_.flags(); }
+  const Tensor& shrinks() const { return flags_.counts(); }
+
   // The Euclidean norm over all parameters, before clipping. With kGradient that of the mean
   // gradient over micro-steps and ranks. With kMomentum the root mean square, over micro-steps, of
   // the norm of each one's mean gradient over ranks: with k > 1 it is larger, because the noise of
-  // micro-steps does not average out. The same bits on every rank, and for every number of ranks
-  // given equal gradients. 0 on kMeta.
+  // micro-steps does not average out; what was left out counts as 0. The same bits on every rank,
+  // and for every number of ranks given equal gradients. 0 on kMeta.
   double gradient_norm() const { return gradient_norm_; }
 
  private:
@@ -85,8 +105,10 @@ class GradSync final : public GradientSink {
   // Every rank's gradient for this rank's shard: [ranks, shard_elements].
   Tensor Exchange(GroupId id, const Tensor& local);
   void ReduceIntoShard(GroupId id, const Tensor& local);
+  void FoldIntoMomentum(GroupId id, const Tensor& local);
 
   const Accumulation accumulate_;
+  const NonFinitePolicy nonfinite_;
   Context& ctx_;
   const ParameterStore& store_;
   Communicator& data_parallel_;
@@ -99,6 +121,7 @@ class GradSync final : public GradientSink {
   Buffer receive_;
   std::vector<Tensor> shards_;
   BlockSums squares_;
+  GradientFlags flags_;
 
   std::vector<bool> written_;   // by ParamId
   std::vector<bool> complete_;  // by GroupId

@@ -2,6 +2,7 @@
 
 #include "optim/shard_blocks.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -36,6 +37,7 @@ Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
       momentum_(ctx, store, "momentum", StateDType(options.momentum)) {}
 
 void Lion::Step(Context& ctx, const StepInput& input) {
+  const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
   const LionFactors factors = {input.gradient_scale,
                                static_cast<float>(options().beta1),
                                static_cast<float>(1 - options().beta1),
@@ -51,6 +53,9 @@ void Lion::Step(Context& ctx, const StepInput& input) {
     const WeightShard weights = store().shard(group);
     const Tensor& state = momentum_.shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      if (IsLeftOut(input.left_out, block.param)) {
+        return;
+      }
       const RoundingBits bits = rounding_bits(block.param, input);
       float theta[kChunkElements];
       float momentum[kChunkElements];

@@ -4,6 +4,7 @@
 #include "optim/lion.h"
 #include "optim/tiger.h"
 #include "runtime/base/check.h"
+#include "runtime/math/op_times.h"
 #include "runtime/params/name_hash.h"
 
 namespace panthera {
@@ -25,6 +26,24 @@ float Optimizer::decay(ParamId id) const {
 RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
   return {HashName(store_.spec(id).name, input.rounding_key),
           static_cast<uint64_t>(input.step) + 1};
+}
+
+double Optimizer::WeightBytes() const {
+  double bytes = 0;
+  for (int i = 0; i < store_.num_groups(); ++i) {
+    const WeightShard shard = store_.shard(GroupId{i});
+    bytes += Traffic(
+        {shard.values, shard.remainder.value_or(Tensor()), shard.master.value_or(Tensor())});
+  }
+  return bytes;
+}
+
+double Optimizer::StateBytes() const {
+  double bytes = 0;
+  ForEachState([&](const char* /*name*/, GroupId /*group*/, const Tensor& shard) {
+    bytes += Traffic({shard});
+  });
+  return bytes;
 }
 
 const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {

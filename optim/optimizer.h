@@ -26,11 +26,14 @@ struct FoldInput {
   // If given, [blocks of the shard] double: receives, for each block, the sum of squares of
   // sum_r contributions[r], without weight. kFirst overwrites, kLater adds.
   Tensor squares;
+  // If given, [params] u8 by ParamId::index: the state of a parameter whose flag is not 0 keeps its
+  // bits, as if it had no part in this micro-step, and its squares count as 0.
+  Tensor left_out;
 };
 
 struct StepInput {
-  // Optimizer steps taken before this one. AdamW's bias correction and the random bits of rounding
-  // depend on it.
+  // Steps of the run before this one, those that were left out included. AdamW's bias correction
+  // and the random bits of rounding depend on it.
   int64_t step = 0;
   // Scheduled. Tiger: relative to the scale of each tensor; Lion, AdamW: absolute.
   double learning_rate = 0;
@@ -39,6 +42,11 @@ struct StepInput {
   std::span<const Tensor> gradients;
   // Multiplies the gradients; clipping.
   float gradient_scale = 1;
+  // If given, [params] u8 by ParamId::index: weights and state of a parameter whose flag is not 0
+  // keep their bits, but for `shrinks`.
+  Tensor left_out;
+  // If given, [params] i32 by ParamId::index: how often Tiger shrinks a parameter before it moves.
+  Tensor shrinks;
   // Another key, other roundings (bf16 and bf16+8 weights).
   uint64_t rounding_key = 0;
 };
@@ -84,6 +92,13 @@ class Optimizer {
   // Where the random bits for rounding a parameter come from: stream step + 1 of the key
   // HashName(name, rounding_key). Stream 0 is left to initial values, whose key may be the same.
   RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
+  // Bytes of this rank's weights with all the precision that is stored, and of its state.
+  double WeightBytes() const;
+  double StateBytes() const;
+  // Whether FoldInput::left_out or StepInput::left_out names a parameter. For row loops.
+  static bool IsLeftOut(const Tensor& left_out, ParamId id) {
+    return left_out.elements() > 0 && left_out.data<uint8_t>()[id.index] != 0;
+  }
   // The gradient shard of a group for algorithms that need one.
   const Tensor& gradient(GroupId id, const StepInput& input) const;
 

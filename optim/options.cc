@@ -41,6 +41,30 @@ absl::Status FinishBetas(OptimOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status FinishNonFinite(OptimOptions& options) {
+  const bool folds = options.accumulate == Accumulation::kMomentum;
+  if (options.nonfinite == NonFinitePolicy::kAuto) {
+    options.nonfinite = folds ? NonFinitePolicy::kTiger : NonFinitePolicy::kSkip;
+  }
+  if (options.nonfinite == NonFinitePolicy::kSkip && folds) {
+    return absl::InvalidArgumentError(
+        "optim.nonfinite = \"skip\" needs the whole gradient before the momentum changes: set "
+        "optim.accumulate = \"gradient\" or optim.nonfinite = \"tiger\"");
+  }
+  if (options.nonfinite == NonFinitePolicy::kTiger && !folds) {
+    return absl::InvalidArgumentError(
+        "optim.nonfinite = \"tiger\" leaves micro-gradients out of the momentum, but with "
+        "optim.accumulate = \"gradient\" they are summed before: set optim.nonfinite = \"skip\" or "
+        "optim.accumulate = \"momentum\"");
+  }
+  if (options.shrink_ratio == 0) {
+    return absl::InvalidArgumentError(
+        "optim.shrink_ratio = 0 would make a matrix zero, from where it never moves: set it to "
+        "0.99, or to 1 for no shrinking");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status OptimOptions::Finish() {
@@ -63,7 +87,7 @@ absl::Status OptimOptions::Finish() {
         "optim.epsilon = 0 divides by zero where a gradient was always zero (unseen tokens): set "
         "optim.epsilon to a small number such as 1e-8");
   }
-  return absl::OkStatus();
+  return FinishNonFinite(*this);
 }
 
 }  // namespace panthera

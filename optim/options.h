@@ -27,6 +27,19 @@ struct EnumNames<Accumulation> {
   static constexpr const char* kNames[] = {"momentum", "gradient"};
 };
 
+// What a loss or a gradient that is not finite does. In no case does a checkpoint get to see it.
+enum class NonFinitePolicy : uint8_t {
+  kAuto,   // kSkip or kTiger, as the accumulation allows
+  kStop,   // ends the run
+  kSkip,   // all ranks leave the whole step out: weights and state keep every bit (kGradient)
+  kTiger,  // a tensor's micro-gradient is left out of its momentum and the tensor shrinks a little,
+           // the others go on (kMomentum)
+};
+template <>
+struct EnumNames<NonFinitePolicy> {
+  static constexpr const char* kNames[] = {"auto", "stop", "skip", "tiger"};
+};
+
 enum class MomentumStorage : uint8_t { kFp32, kBf16 };
 template <>
 struct EnumNames<MomentumStorage> {
@@ -88,6 +101,9 @@ struct OptimOptions {
   Accumulation accumulate = Accumulation::kMomentum;
   WeightStorage weights = WeightStorage::kFp32;
   MomentumStorage momentum = MomentumStorage::kFp32;
+  NonFinitePolicy nonfinite = NonFinitePolicy::kAuto;
+  int64_t skip_budget = 10;
+  double shrink_ratio = 0.99;
   ScheduleOptions schedule;
 
   void VisitFields(FieldVisitor& visit) {
@@ -113,10 +129,24 @@ struct OptimOptions {
     visit.Enum({"weights", "how parameters are stored; fp32 computes in fp32, the others in bf16"},
                weights);
     visit.Enum({"momentum", "storage of the momentum"}, momentum);
+    visit.Enum(
+        {"nonfinite",
+         "when a loss or gradient is not finite; skip: leaves the whole step out (accumulate "
+         "= \"gradient\"); tiger: leaves the tensor's micro-gradient out and shrinks the "
+         "tensor (\"momentum\"); stop: ends the run; auto: skip or tiger"},
+        nonfinite);
+    visit.Int({"skip_budget",
+               "how many of the latest 100 steps may meet something that is not finite before the "
+               "run stops with exit code 3; 0: it stops at the first"},
+              skip_budget, {0, 100});
+    visit.Real({"shrink_ratio",
+                "nonfinite = \"tiger\": multiplies a tensor's distance from its centre (1 for "
+                "gains, 0 for others) for each micro-gradient that is left out; 1: no shrinking"},
+               shrink_ratio, {0, 1});
   }
 
-  // Fills in the betas that stand for a default and refuses combinations that cannot be honoured,
-  // naming the change that helps.
+  // Fills in what stands for a default (betas, nonfinite) and refuses combinations that cannot be
+  // honoured, naming the change that helps.
   absl::Status Finish();
 };
 

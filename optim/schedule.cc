@@ -94,9 +94,11 @@ absl::Status ValidateSchedule(const ScheduleOptions& options, int64_t total_step
   // Compared without adding, which could overflow.
   if (options.warmup_steps > total_steps ||
       options.decay_steps > total_steps - options.warmup_steps) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "schedule.warmup_steps (%d) and decay_steps (%d) together exceed the run's %d steps",
-        options.warmup_steps, options.decay_steps, total_steps));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("schedule.warmup_steps (%d) and decay_steps (%d) together exceed the run's "
+                        "%d steps; shorten "
+                        "them or raise train.steps",
+                        options.warmup_steps, options.decay_steps, total_steps));
   }
   return absl::OkStatus();
 }

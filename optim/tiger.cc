@@ -5,6 +5,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -33,14 +34,11 @@ PANTHERA_SIMD void SignStep(float rate, float decay, const float* momentum, int6
   }
 }
 
-double BlockSquares(const WeightShard& weights, const ShardBlock& block) {
-  float theta[kChunkElements];
-  double sum = 0;
-  ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
-    ReadWeights(weights, block.shard_begin + offset, count, theta);
-    sum += SumOfSquares(theta, count);
-  });
-  return sum;
+// theta = centre + factor * (theta - centre).
+PANTHERA_SIMD void Shrink(float factor, float centre, int64_t count, float* theta) {
+  for (int64_t i = 0; i < count; ++i) {
+    theta[i] = factor * (theta[i] - centre) + centre;
+  }
 }
 
 double RootMean(double sum_of_squares, int64_t elements) {
@@ -55,10 +53,13 @@ Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
       momentum_(ctx, store, "momentum", StateDType(options.momentum)),
       squares_(ctx, store, data_parallel, "weight sums",
                [&](GroupId id) { return HoldsMatrix(store, id); }),
-      rates_(static_cast<size_t>(store.num_params())) {}
+      rates_(static_cast<size_t>(store.num_params())),
+      shrink_factors_(rates_.size(), 1.0F) {}
 
 void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
                          const FoldInput& input) {
+  const Tensor& momentum = momentum_.shard(group);
+  const OpTimer timer(ctx, {Op::kFold}, {.bytes = Traffic({contributions, momentum, momentum})});
   const GroupLayout& layout = store().layout(group);
   CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
   const bool wants_squares = input.squares.elements() > 0;
@@ -72,12 +73,12 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
   const float keep = first ? static_cast<float>(options().beta1) : 1.0F;
   const auto take = static_cast<float>((1 - options().beta1) * input.weight);
   const Tensor flat = contributions.Reshape({contributions.elements()});
-  const Tensor& momentum = momentum_.shard(group);
   ForEachBlock(store(), group, [&](const ShardBlock& block) {
     float sum[kChunkElements];
     float blended[kChunkElements];
     double squares = 0;
-    ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+    const bool left_out = IsLeftOut(input.left_out, block.param);
+    ForEachChunk(left_out ? 0 : block.elements, [&](int64_t offset, int64_t count) {
       const int64_t begin = block.shard_begin + offset;
       LoadRow(flat, begin, count, sum);
       for (int64_t rank = 1; rank < contributions.size(0); ++rank) {
@@ -97,6 +98,41 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
   });
 }
 
+void Tiger::ComputeShrinkFactors(Context& ctx, const Tensor& shrinks) {
+  if (shrinks.elements() == 0 || ctx.device().is_meta()) {
+    return;
+  }
+  CHECK_SHAPE(shrinks, store().num_params());
+  for (size_t i = 0; i < shrink_factors_.size(); ++i) {
+    // A product of few factors, which is the same on every machine; pow need not be.
+    double factor = 1;
+    for (int32_t n = shrinks.data<int32_t>()[i]; n > 0; --n) {
+      factor *= options().shrink_ratio;
+    }
+    shrink_factors_[i] = static_cast<float>(factor);
+  }
+}
+
+void Tiger::ReadShrunk(const ShardBlock& block, const WeightShard& weights, int64_t offset,
+                       int64_t count, float* theta) const {
+  ReadWeights(weights, block.shard_begin + offset, count, theta);
+  const float factor = shrink_factors_[static_cast<size_t>(block.param.index)];
+  if (factor != 1) {
+    const bool is_gain = store().spec(block.param).kind == ParamKind::kGain;
+    Shrink(factor, is_gain ? 1.0F : 0.0F, count, theta);
+  }
+}
+
+double Tiger::BlockSquares(const ShardBlock& block, const WeightShard& weights) const {
+  float theta[kChunkElements];
+  double sum = 0;
+  ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+    ReadShrunk(block, weights, offset, count, theta);
+    sum += SumOfSquares(theta, count);
+  });
+  return sum;
+}
+
 void Tiger::ComputeRates(Context& ctx, double learning_rate) {
   for (int i = 0; i < store().num_groups() && !ctx.device().is_meta(); ++i) {
     const GroupId group{i};
@@ -104,7 +140,7 @@ void Tiger::ComputeRates(Context& ctx, double learning_rate) {
       const WeightShard weights = store().shard(group);
       double* sums = squares_.local(group).data<double>();
       ForEachBlock(store(), group, [&](const ShardBlock& block) {
-        sums[block.index] = BlockSquares(weights, block);
+        sums[block.index] = BlockSquares(block, weights);
       });
     }
   }
@@ -130,31 +166,41 @@ void Tiger::ComputeRates(Context& ctx, double learning_rate) {
 
 void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                         const StepInput& input) {
-  double rate = rates_[static_cast<size_t>(block.param.index)];
+  const auto index = static_cast<size_t>(block.param.index);
+  const bool left_out = IsLeftOut(input.left_out, block.param);
+  if (left_out && shrink_factors_[index] == 1) {
+    return;
+  }
+  double rate = rates_[index];
   if (store().spec(block.param).kind == ParamKind::kEmbedding) {
-    rate *= RootMean(BlockSquares(weights, block), block.elements);
+    rate *= RootMean(BlockSquares(block, weights), block.elements);
   }
   const RoundingBits bits = rounding_bits(block.param, input);
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    LoadRow(momentum, begin, count, direction);
-    ReadWeights(weights, begin, count, theta);
-    SignStep(static_cast<float>(rate), decay(block.param), direction, count, theta);
+    ReadShrunk(block, weights, offset, count, theta);
+    if (!left_out) {
+      LoadRow(momentum, begin, count, direction);
+      SignStep(static_cast<float>(rate), decay(block.param), direction, count, theta);
+    }
     WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
   });
 }
 
 void Tiger::Step(Context& ctx, const StepInput& input) {
+  const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * WeightBytes() + StateBytes()});
   const bool folded = options().accumulate == Accumulation::kMomentum;
   CHECK(!folded || input.gradients.empty()) << "gradients were folded into the momentum before";
   for (int i = 0; i < store().num_groups() && !folded; ++i) {
     const Tensor& mean = gradient(GroupId{i}, input);
     FoldInput fold;
     fold.weight = static_cast<double>(input.gradient_scale);
+    fold.left_out = input.left_out;
     FoldGradient(ctx, GroupId{i}, mean.Reshape({1, mean.elements()}), fold);
   }
+  ComputeShrinkFactors(ctx, input.shrinks);
   ComputeRates(ctx, input.learning_rate);
   for (int i = 0; i < store().num_groups() && !ctx.device().is_meta(); ++i) {
     const GroupId group{i};

@@ -27,6 +27,14 @@ namespace panthera {
 //
 // The gradient enters linearly, so micro-steps fold into the momentum as they come: with weight w,
 //   m = (beta in the first micro-step, 1 in later ones) * m + (1 - beta) * w * sum_r g_r.
+//
+// With nonfinite = "tiger" a micro-gradient that is not finite is left out, tensor by tensor, as in
+// the reference code: the momentum keeps its bits (in the first micro-step it does not decay
+// either), and where the last one is left out the tensor takes no step and no decay. For each of
+// the n that were left out in a step the tensor shrinks towards its centre c (1 for gains, 0
+// otherwise); here all of them act at the step, before RMS is taken:
+//
+//   theta = c + s^n * (theta - c)          s = shrink_ratio
 class Tiger final : public Optimizer {
  public:
   Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
@@ -39,14 +47,21 @@ class Tiger final : public Optimizer {
   void ForEachState(StateVisitor visit) const override;
 
  private:
+  // Fills in shrink_factors_.
+  void ComputeShrinkFactors(Context& ctx, const Tensor& shrinks);
   // Fills in rates_; those of embeddings are multiplied by each row's RMS later.
   void ComputeRates(Context& ctx, double learning_rate);
+  // The stored values of part of a block, after shrinking.
+  void ReadShrunk(const ShardBlock& block, const WeightShard& weights, int64_t offset,
+                  int64_t count, float* theta) const;
+  double BlockSquares(const ShardBlock& block, const WeightShard& weights) const;
   void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                    const StepInput& input);
 
   StateShards momentum_;
-  BlockSums squares_;          // of the groups that hold matrices
-  std::vector<double> rates_;  // by ParamId
+  BlockSums squares_;                  // of the groups that hold matrices
+  std::vector<double> rates_;          // by ParamId
+  std::vector<float> shrink_factors_;  // by ParamId; 1: the tensor does not shrink
 };
 
 }  // namespace panthera

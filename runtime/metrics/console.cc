@@ -1,6 +1,9 @@
 #include "runtime/metrics/console.h"
 
+#include <poll.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <iterator>
 #include <optional>
@@ -13,6 +16,8 @@ namespace {
 
 // The running mean gives a new step's time this weight: about the last 20 steps count.
 constexpr double kNewestWeight = 0.05;
+
+constexpr int kPatienceMilliseconds = 250;
 
 std::string Loss(double nats) { return absl::StrFormat("%6.3f", nats); }
 
@@ -91,8 +96,26 @@ std::string ConsoleLine(const StepMetrics& metrics, double seconds_left) {
   if (seconds_left >= 0) {
     absl::StrAppend(&line, "  eta ", FormatDuration(seconds_left));
   }
+  if (metrics.skipped) {
+    absl::StrAppend(&line, "  skipped");
+  }
+  if (metrics.masked_gradients > 0) {
+    absl::StrAppend(&line, "  masked ", metrics.masked_gradients);
+  }
   line.erase(line.find_last_not_of(' ') + 1);
   return line;
+}
+
+bool ConsoleSink::CanWrite() const {
+  if (descriptor_ == kNoDescriptor) {
+    return true;
+  }
+  pollfd polled = {descriptor_, POLLOUT, 0};
+  int ready = 0;
+  do {
+    ready = poll(&polled, 1, kPatienceMilliseconds);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
 }
 
 absl::Status ConsoleSink::Report(const StepMetrics& metrics) {
@@ -100,10 +123,11 @@ absl::Status ConsoleSink::Report(const StepMetrics& metrics) {
   const double weight =
       std::max(kNewestWeight, num_reports_ < 2 ? 1.0 : 1.0 / static_cast<double>(num_reports_));
   mean_step_seconds_ += weight * (metrics.step_seconds - mean_step_seconds_);
-  const bool due = num_reports_ == 0 || metrics.step % interval_ == 0 ||
-                   metrics.step == metrics.total_steps || metrics.validation_loss_nats.has_value();
+  const bool due =
+      num_reports_ == 0 || metrics.step % interval_ == 0 || metrics.step == metrics.total_steps ||
+      metrics.validation_loss_nats.has_value() || metrics.skipped || metrics.masked_gradients > 0;
   ++num_reports_;
-  if (due) {
+  if (due && CanWrite()) {
     const double steps_left = static_cast<double>(metrics.total_steps - metrics.step);
     out_ << ConsoleLine(metrics, steps_left * mean_step_seconds_) << std::endl;
   }

@@ -37,7 +37,11 @@ bool Stays(const std::string& line, int64_t last_step) {
     return false;
   }
   const auto step = json.find("step");
-  return step == json.end() || !step->is_number_integer() || step->get<int64_t>() <= last_step;
+  if (step == json.end() || !step->is_number_integer()) {
+    return true;
+  }
+  return step->is_number_unsigned() ? std::cmp_less_equal(step->get<uint64_t>(), last_step)
+                                    : step->get<int64_t>() <= last_step;
 }
 
 absl::StatusOr<std::string> ReadAll(const std::string& path) {
@@ -99,6 +103,12 @@ std::string JsonLine(const StepMetrics& metrics) {
   Add(json, "validation_loss_nats", metrics.validation_loss_nats);
   json["learning_rate"] = metrics.learning_rate;
   Add(json, "gradient_norm", metrics.gradient_norm);
+  if (metrics.skipped) {
+    json["skipped"] = true;
+  }
+  if (metrics.masked_gradients > 0) {
+    json["masked_gradients"] = metrics.masked_gradients;
+  }
   json["step_seconds"] = metrics.step_seconds;
   json["tokens_per_second"] = metrics.tokens_per_second;
   Add(json, "gemm_share", metrics.gemm_share);

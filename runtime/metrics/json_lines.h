@@ -5,7 +5,8 @@
 //    "learning_rate":0.0012,"gradient_norm":0.84,"step_seconds":7.2,"tokens_per_second":18200.0,
 //    "gemm_share":0.41,"bytes_sent":4096,"embedding_max":1.5}
 //
-// A number that is not finite is null.
+// A number that is not finite is null. A step in which something was not finite may also have
+// "skipped":true or "masked_gradients":N, after the norm.
 #ifndef PANTHERA_RUNTIME_METRICS_JSON_LINES_H_
 #define PANTHERA_RUNTIME_METRICS_JSON_LINES_H_
 

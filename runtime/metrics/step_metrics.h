@@ -17,6 +17,10 @@ struct StepMetrics {
   std::optional<double> validation_loss_nats;
   double learning_rate = 0;
   std::optional<double> gradient_norm;
+  // What was not finite in the step: whether it was left out as a whole, and how many
+  // micro-gradients of single tensors were.
+  bool skipped = false;
+  int64_t masked_gradients = 0;
   double step_seconds = 0;
   double tokens_per_second = 0;  // of all ranks together
   // The model's floating-point operations per second over the rate of matrix products that the job

@@ -8,13 +8,12 @@
 
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
-#include "tests/optim/small_model.h"
+#include "tests/optim/synced_worker.h"
 #include "tests/support/rank_harness.h"
 
 namespace panthera {
 namespace {
 
-using testing::ElementFunction;
 using testing::Elements;
 using testing::EmptyElements;
 using testing::kBlock0;
@@ -25,7 +24,7 @@ using testing::Noise;
 using testing::RankWorld;
 using testing::RunRanks;
 using testing::SmallInteger;
-using testing::Worker;
+using testing::SyncedWorker;
 
 constexpr Device kMeta{DeviceKind::kMeta, 0};
 
@@ -33,58 +32,10 @@ OptimOptions Options(Accumulation accumulate, WeightStorage weights = WeightStor
   OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
   options.accumulate = accumulate;
   options.weights = weights;
+  options.nonfinite = NonFinitePolicy::kAuto;
+  CHECK_OK(options.Finish());
   return options;
 }
-
-struct SyncedWorker : Worker {
-  SyncedWorker(Device device, MemoryLedger& ledger, Communicator& communicator,
-               const OptimOptions& options)
-      : Worker(device, ledger, communicator, options),
-        sync(options.accumulate, ctx, store, communicator, *optimizer) {}
-
-  void Contribute(ParamId id, ElementFunction value) {
-    const GradientTarget target = sync.Target(id);
-    EXPECT_EQ(target.gradient.shape(), store.spec(id).shape);
-    for (int64_t i = 0; i < target.gradient.elements() && !ctx.device().is_meta(); ++i) {
-      float& element = target.gradient.data<float>()[i];
-      element = value(id, i) + (target.accumulate == Accumulate::kAdd ? element : 0.0F);
-    }
-  }
-  void Contribute(GroupId group, ElementFunction value) {
-    for (const ParamId id : store.layout(group).params) {
-      Contribute(id, value);
-    }
-  }
-  // What a model with a tied table does: the head's part of the table's gradient comes first, the
-  // lookup's last.
-  void Backward(int64_t micro, int64_t micro_steps, ElementFunction value) {
-    sync.BeginMicroStep(micro, micro_steps);
-    Contribute(kTable, [&](ParamId id, int64_t i) { return value(id, i) - 2; });
-    for (const GroupId group : {kBlock1, kBlock0}) {
-      Contribute(group, value);
-      sync.GroupComplete(group);
-    }
-    Contribute(kTable, [](ParamId, int64_t) { return 2.0F; });
-    sync.GroupComplete(kTable);
-    Contribute(kVectors, value);
-    sync.GroupComplete(kVectors);
-    sync.FinishMicroStep();
-  }
-  // This rank's part of the mean gradient.
-  void CopyGradients(Elements& out) {
-    for (int g = 0; g < store.num_groups(); ++g) {
-      const float* shard = sync.gradient_shard(GroupId{g}).data<float>();
-      for (const ShardSegment& segment : store.segments(GroupId{g})) {
-        for (int64_t i = 0; i < segment.elements; ++i) {
-          out[static_cast<size_t>(segment.param.index)]
-             [static_cast<size_t>(segment.param_begin + i)] = shard[segment.shard_begin + i];
-        }
-      }
-    }
-  }
-
-  GradSync sync;
-};
 
 constexpr int kParts = 12;  // micro-steps times ranks
 

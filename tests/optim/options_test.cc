@@ -45,7 +45,34 @@ TEST(OptimOptionsTest, KeepsGivenBetasAndIsIdempotent) {
   ASSERT_TRUE(tiger.Finish().ok());
 }
 
+TEST(OptimOptionsTest, TheNonFinitePolicyFollowsTheAccumulation) {
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW}) {
+    OptimOptions options = Options(algorithm, Accumulation::kGradient);
+    ASSERT_TRUE(options.Finish().ok());
+    EXPECT_EQ(options.nonfinite, NonFinitePolicy::kSkip);
+  }
+  OptimOptions momentum = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  ASSERT_TRUE(momentum.Finish().ok());
+  ASSERT_TRUE(momentum.Finish().ok());
+  EXPECT_EQ(momentum.nonfinite, NonFinitePolicy::kTiger);
+}
+
+TEST(OptimOptionsTest, StoppingSuitsEveryAccumulation) {
+  for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+    OptimOptions options = Options(Algorithm::kTiger, accumulate);
+    options.nonfinite = NonFinitePolicy::kStop;
+    EXPECT_TRUE(options.Finish().ok());
+    EXPECT_EQ(options.nonfinite, NonFinitePolicy::kStop);
+  }
+}
+
 TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
+  OptimOptions skip = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  skip.nonfinite = NonFinitePolicy::kSkip;
+  OptimOptions tiger = Options(Algorithm::kLion, Accumulation::kGradient);
+  tiger.nonfinite = NonFinitePolicy::kTiger;
+  OptimOptions shrink = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  shrink.shrink_ratio = 0;
   OptimOptions clip = Options(Algorithm::kTiger, Accumulation::kMomentum);
   clip.clip_norm = 1;
   OptimOptions tiger_beta2 = Options(Algorithm::kTiger, Accumulation::kMomentum);
@@ -70,6 +97,10 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
       {one, "optim.beta2 = 1", "-1 for the default 0.98"},
       {negative, "optim.beta1 = -0.5", "-1 for the default 0.9"},
       {epsilon, "optim.epsilon = 0", "1e-8"},
+      {skip, "optim.nonfinite = \"skip\"", "set optim.accumulate = \"gradient\""},
+      {skip, "optim.nonfinite = \"skip\"", "or optim.nonfinite = \"tiger\""},
+      {tiger, "optim.nonfinite = \"tiger\"", "set optim.nonfinite = \"skip\""},
+      {shrink, "optim.shrink_ratio = 0", "0.99"},
   };
   for (const auto& row : table) {
     OptimOptions options = row.options;

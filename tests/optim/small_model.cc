@@ -85,7 +85,8 @@ Tensor Worker::ShardOf(GroupId group, ElementFunction value, float padding,
 }
 
 void Worker::Fold(MicroStepPlace place, double weight, int64_t ranks,
-                  absl::FunctionRef<float(ParamId, int64_t, int64_t)> value) {
+                  absl::FunctionRef<float(ParamId, int64_t, int64_t)> value,
+                  const Tensor& left_out) {
   for (int g = 0; g < store.num_groups(); ++g) {
     std::vector<float> all;
     for (int64_t rank = 0; rank < ranks; ++rank) {
@@ -98,6 +99,7 @@ void Worker::Fold(MicroStepPlace place, double weight, int64_t ranks,
     FoldInput fold;
     fold.place = place;
     fold.weight = weight;
+    fold.left_out = left_out;
     optimizer->FoldGradient(
         ctx, GroupId{g},
         Tensor(all.data(), {ranks, store.layout(GroupId{g}).shard_elements}, DType::kF32, Device{}),

@@ -47,7 +47,7 @@ struct Worker {
   Tensor ShardOf(GroupId group, ElementFunction value, float padding, std::vector<float>& memory);
   // Folds one micro-step of `ranks` equal parts: contributions[r] = value(param, element, r).
   void Fold(MicroStepPlace place, double weight, int64_t ranks,
-            absl::FunctionRef<float(ParamId, int64_t, int64_t)> value);
+            absl::FunctionRef<float(ParamId, int64_t, int64_t)> value, const Tensor& left_out = {});
   // A step with gradients for all groups.
   void StepWithGradients(StepInput input, ElementFunction value);
   // Copies this rank's elements, with all stored precision.

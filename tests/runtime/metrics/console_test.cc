@@ -1,7 +1,11 @@
 #include "runtime/metrics/console.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <limits>
 #include <sstream>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -56,6 +60,16 @@ TEST(ConsoleTest, ALossThatIsNotANumberIsShown) {
   EXPECT_THAT(ConsoleLine(metrics, 80), HasSubstr("loss    nan  val"));
 }
 
+TEST(ConsoleTest, WhatWasLeftOutIsAtTheEndOfTheLine) {
+  StepMetrics metrics = Full();
+  metrics.skipped = true;
+  EXPECT_THAT(ConsoleLine(metrics, 80), EndsWith("eta 1m20s  skipped"));
+
+  metrics.skipped = false;
+  metrics.masked_gradients = 12;
+  EXPECT_THAT(ConsoleLine(metrics, 80), EndsWith("eta 1m20s  masked 12"));
+}
+
 TEST(ConsoleTest, CountsHaveThreeDigitsAndAUnit) {
   EXPECT_EQ(FormatCount(0), "0");
   EXPECT_EQ(FormatCount(950.4), "950");
@@ -90,7 +104,7 @@ TEST(ConsoleTest, RatesHaveAShortExponent) {
   EXPECT_EQ(FormatRate(0), "0.00e+0");
 }
 
-TEST(ConsoleTest, PrintsFirstLastMultiplesAndValidations) {
+TEST(ConsoleTest, PrintsFirstLastMultiplesValidationsAndWhatWasLeftOut) {
   std::ostringstream out;
   ConsoleSink sink(out, /*interval=*/10);
   for (int64_t step = 1; step <= 23; ++step) {
@@ -100,6 +114,8 @@ TEST(ConsoleTest, PrintsFirstLastMultiplesAndValidations) {
     if (step == 15) {
       metrics.validation_loss_nats = 1.0;
     }
+    metrics.skipped = step == 4;
+    metrics.masked_gradients = step == 17 ? 1 : 0;
     ASSERT_TRUE(sink.Report(metrics).ok());
   }
 
@@ -109,7 +125,26 @@ TEST(ConsoleTest, PrintsFirstLastMultiplesAndValidations) {
   while (std::getline(lines, line)) {
     steps += line.substr(0, line.find('/'));
   }
-  EXPECT_EQ(steps, "step  1step 10step 15step 20step 23");
+  EXPECT_EQ(steps, "step  1step  4step 10step 15step 17step 20step 23");
+}
+
+// mpirun stops reading what its ranks print once it is asked to end.
+TEST(ConsoleTest, LineThatNobodyReadsIsLeftOut) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_NONBLOCK), 0);
+  std::ostringstream out;
+  ConsoleSink sink(out, /*interval=*/1, ends[1]);
+  ASSERT_TRUE(sink.Report(Full()).ok());
+  EXPECT_NE(out.str(), "");
+
+  out.str("");
+  const std::string filling(4096, 'x');
+  while (write(ends[1], filling.data(), filling.size()) > 0) {
+  }
+  ASSERT_TRUE(sink.Report(Full()).ok());
+  EXPECT_EQ(out.str(), "");
+  close(ends[0]);
+  close(ends[1]);
 }
 
 TEST(ConsoleTest, TimeLeftForgetsTheWarmUpOfTheFirstStep) {

@@ -59,6 +59,19 @@ TEST(JsonLinesTest, AbsentNumbersHaveNoKeyAndNonFiniteOnesAreNull) {
             "\n");
 }
 
+TEST(JsonLinesTest, WhatWasLeftOutHasKeysOnlyWhereThereIsSome) {
+  StepMetrics metrics;
+  metrics.gradient_norm = 2;
+  metrics.skipped = true;
+  EXPECT_THAT(JsonLine(metrics),
+              HasSubstr(R"("gradient_norm":2.0,"skipped":true,"step_seconds":0.0,)"));
+
+  metrics.skipped = false;
+  metrics.masked_gradients = 12;
+  EXPECT_THAT(JsonLine(metrics),
+              HasSubstr(R"("gradient_norm":2.0,"masked_gradients":12,"step_seconds":0.0,)"));
+}
+
 TEST(JsonLinesTest, LossesKeepEveryBit) {
   StepMetrics metrics;
   metrics.loss_nats = 0.1 + 0.2;
@@ -79,6 +92,7 @@ TEST(JsonLinesTest, KeepsWhatIsNotLaterAndDropsWhatIsBroken) {
   EXPECT_EQ(KeepUpToStep(contents, 2),
             "{\"step\":1}\n{\"step\":2,\"loss_nats\":null}\n{\"event\":\"resumed\"}\n"
             "{\"step\":2,\"again\":true}\n");
+  EXPECT_EQ(KeepUpToStep("{\"step\":18446744073709551615}\n", 2), "");
   EXPECT_EQ(KeepUpToStep("", 2), "");
   EXPECT_EQ(KeepUpToStep("{\"step\":1", 2), "");
 }

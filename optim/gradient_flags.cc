@@ -1,0 +1,133 @@
+#include "optim/gradient_flags.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+
+#include "optim/shard_blocks.h"
+#include "runtime/base/check.h"
+#include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
+#include "runtime/math/rows.h"
+#include "runtime/math/vector_ops.h"
+
+namespace panthera {
+namespace {
+
+// All exponent bits are set in infinities and NaNs, and in nothing else.
+PANTHERA_SIMD bool AllFinite(const float* row, int64_t count) {
+  constexpr uint32_t kExponent = 0x7F800000U;
+  uint32_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    found |= (std::bit_cast<uint32_t>(row[i]) & kExponent) == kExponent ? 1U : 0U;
+  }
+  return found == 0;
+}
+
+// Whether sum_r contributions[r] is finite in a block of this rank's shard.
+bool SumIsFinite(const Tensor& contributions, const ShardBlock& block) {
+  const int64_t ranks = contributions.size(0);
+  const int64_t row = contributions.size(1);
+  const Tensor flat = contributions.Reshape({ranks * row});
+  bool finite = true;
+  ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+    float sum[kChunkElements];
+    const int64_t begin = block.shard_begin + offset;
+    LoadRow(flat, begin, count, sum);
+    for (int64_t rank = 1; rank < ranks; ++rank) {
+      AddRow(flat, rank * row + begin, count, sum);
+    }
+    finite = finite && AllFinite(sum, count);
+  });
+  return finite;
+}
+
+}  // namespace
+
+GradientFlags::GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store,
+                             Communicator& data_parallel)
+    : ctx_(ctx), store_(store), data_parallel_(data_parallel) {
+  CHECK(policy != NonFinitePolicy::kAuto) << "options must be finished";
+  if (policy == NonFinitePolicy::kStop) {
+    return;
+  }
+  const int64_t params = store.num_params();
+  const bool counts = policy == NonFinitePolicy::kTiger;
+  const int64_t count_bytes = counts ? params * SizeOf(DType::kI32) : 0;
+  memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, "gradient flags",
+                   count_bytes + params);
+  flags_ = memory_.View({params}, DType::kU8, count_bytes);
+  if (!counts) {
+    return;
+  }
+  counts_ = memory_.View({params}, DType::kI32);
+  places_.resize(static_cast<size_t>(params));
+  int64_t largest = 0;
+  for (int i = 0; i < store.num_groups(); ++i) {
+    int64_t place = 0;
+    for (const ParamId id : store.layout(GroupId{i}).params) {
+      places_[static_cast<size_t>(id.index)] = place++;
+    }
+    largest = std::max(largest, place);
+  }
+  gathered_ = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
+                                     "gradient flags", data_parallel.size() * largest);
+}
+
+void GradientFlags::Clear() {
+  SetZero(ctx_, flags_);
+  SetZero(ctx_, counts_);
+}
+
+void GradientFlags::Mark(GroupId group, const Tensor& contributions) {
+  CHECK_GT(counts_.elements(), 0) << "only nonfinite = \"tiger\" marks groups";
+  const GroupLayout& layout = store_.layout(group);
+  CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
+  const auto tensors = static_cast<int64_t>(layout.params.size());
+  const int rank = data_parallel_.rank();
+  const Tensor all = gathered_.View({data_parallel_.size(), tensors}, DType::kU8);
+  const Tensor own = all.Slice(rank, rank + 1).Reshape({tensors});
+  SetZero(ctx_, own);
+  const bool computes = !ctx_.device().is_meta();
+  const OpTimer timer(ctx_, {Op::kFold}, {.bytes = Traffic({contributions})});
+  if (computes) {
+    ForEachBlock(store_, group, [&](const ShardBlock& block) {
+      if (!SumIsFinite(contributions, block)) {
+        const int64_t place = places_[static_cast<size_t>(block.param.index)];
+        // Blocks of one tensor may be in several threads' hands.
+        std::atomic_ref<uint8_t>(own.data<uint8_t>()[place]).store(1);
+      }
+    });
+  }
+  data_parallel_.AllGather(own, all, ctx_.compute());
+  for (int64_t i = 0; i < tensors && computes; ++i) {
+    uint8_t flag = 0;
+    for (int64_t r = 0; r < data_parallel_.size(); ++r) {
+      flag |= all.data<uint8_t>()[r * tensors + i];
+    }
+    const int index = layout.params[static_cast<size_t>(i)].index;
+    flags_.data<uint8_t>()[index] = flag;
+    counts_.data<int32_t>()[index] += flag;
+  }
+}
+
+void GradientFlags::MarkAll() {
+  if (!ctx_.device().is_meta()) {
+    std::fill_n(flags_.data<uint8_t>(), flags_.elements(), uint8_t{1});
+  }
+}
+
+int64_t GradientFlags::count(ParamId id) const {
+  const bool counted = counts_.elements() > 0 && !ctx_.device().is_meta();
+  return counted ? counts_.data<int32_t>()[id.index] : 0;
+}
+
+int64_t GradientFlags::total_count() const {
+  int64_t total = 0;
+  for (int i = 0; i < store_.num_params(); ++i) {
+    total += count(ParamId{i});
+  }
+  return total;
+}
+
+}  // namespace panthera

@@ -1,0 +1,57 @@
+#ifndef PANTHERA_OPTIM_GRADIENT_FLAGS_H_
+#define PANTHERA_OPTIM_GRADIENT_FLAGS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "optim/options.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/buffer.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// Which logical tensors the optimizer must leave alone because their gradients are not finite: a
+// flag and a count for each, the same on every rank. They lie in the device's memory, where the
+// loops of fold and step read them (FoldInput, StepInput), so that nothing in a step waits for the
+// host to look.
+class GradientFlags {
+ public:
+  // The store must be allocated. With kStop there are no flags, and nothing is allocated.
+  GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store,
+                Communicator& data_parallel);
+
+  // Begins an optimizer step: flags and counts are 0.
+  void Clear();
+  // For one micro-step of a group (kTiger): overwrites the flag of each of its tensors with whether
+  // an element of sum_r contributions[r] is not finite, on any rank, and adds the flag to the
+  // tensor's count. The sum is in fp32 in rank order; if it overflows, that is not finite either.
+  //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
+  // May block on the peers.
+  void Mark(GroupId group, const Tensor& contributions);
+  // Sets the flags of all tensors (kSkip). Counts stay 0.
+  void MarkAll();
+
+  // [params] u8 by ParamId::index; empty with kStop.
+  const Tensor& flags() const { return flags_; }
+  // [params] i32 by ParamId::index; empty but with kTiger.
+  const Tensor& counts() const { return counts_; }
+  // The counts as the host sees them: the number for one tensor, and the sum over all. 0 on kMeta.
+  int64_t count(ParamId id) const;
+  int64_t total_count() const;
+
+ private:
+  Context& ctx_;
+  const ParameterStore& store_;
+  Communicator& data_parallel_;
+  std::vector<int64_t> places_;  // by ParamId: a tensor's place in its group
+  Buffer memory_;
+  Tensor flags_;
+  Tensor counts_;
+  Buffer gathered_;  // of one group: [ranks, its tensors] u8
+};
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_GRADIENT_FLAGS_H_

@@ -1,0 +1,377 @@
+// What becomes of gradients that are not finite on their way from a rank to weights and state: all
+// ranks decide alike, and alike for every number of ranks.
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include <gmock/gmock.h>
+
+#include "optim/grad_clip.h"
+#include "tests/optim/synced_worker.h"
+#include "tests/support/rank_harness.h"
+
+namespace panthera {
+namespace {
+
+using testing::Elements;
+using ::testing::ElementsAre;
+using testing::EmptyElements;
+using ::testing::IsEmpty;
+using testing::Noise;
+using testing::RankWorld;
+using testing::RunRanks;
+using testing::SmallInteger;
+using testing::SyncedWorker;
+
+constexpr int kMicroSteps = 3;
+constexpr int kParts = 4;  // of a micro-step, dealt to its ranks
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+OptimOptions Options(Algorithm algorithm, Accumulation accumulate, WeightStorage weights,
+                     MomentumStorage momentum = MomentumStorage::kFp32) {
+  OptimOptions options;
+  options.algorithm = algorithm;
+  options.accumulate = accumulate;
+  options.weights = weights;
+  options.momentum = momentum;
+  CHECK_OK(options.Finish());
+  return options;
+}
+
+// The gradient of one of the parts of a micro-step; `bad` returns something else where it is to be
+// poisoned, and 0 elsewhere.
+using Poison = std::function<float(int step, int64_t micro, int64_t part, ParamId, int64_t)>;
+
+float NoPoison(int, int64_t, int64_t, ParamId, int64_t) { return 0; }
+
+// What all ranks hold in the end, element by element, and what they reported.
+struct Outcome {
+  Elements weights;
+  Elements state1;
+  Elements state2;
+  std::vector<double> norms;
+  std::vector<std::vector<int>> tensors;  // of each step's report, by ParamId::index
+  std::vector<int64_t> masked;
+  std::vector<bool> skipped;
+  std::vector<bool> found;
+};
+
+// A training loop as the trainer's, on `ranks` ranks that share the parts of each micro-step.
+class Training {
+ public:
+  Training(const OptimOptions& options, int ranks, Poison poison)
+      : options_(options), ranks_(ranks), poison_(std::move(poison)) {}
+
+  double loss = 1;
+
+  Outcome Run(int steps) {
+    Outcome outcome;
+    {
+      ParameterStore store;
+      testing::AddSmallModel(store);
+      outcome.weights = outcome.state1 = outcome.state2 = EmptyElements(store);
+    }
+    RunRanks(ranks_, [&](RankWorld& world) {
+      SyncedWorker worker(Device{}, world.ledger(), world.communicator(), options_);
+      worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
+      for (int step = 0; step < steps; ++step) {
+        Step(step, worker, world, outcome);
+      }
+      // Ranks write different elements, but of replicated groups the same ones.
+      for (int rank = 0; rank < ranks_; ++rank) {
+        if (rank == world.rank()) {
+          worker.CopyWeights(outcome.weights);
+          worker.CopyState(options_.algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
+                           outcome.state1);
+          worker.CopyState("moment2", outcome.state2);
+        }
+        world.Meet();
+      }
+    });
+    return outcome;
+  }
+
+ private:
+  void Step(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const {
+    for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
+      worker.Backward(micro, kMicroSteps, [&](ParamId id, int64_t i) {
+        const int64_t share = kParts / ranks_;
+        float sum = 0;
+        for (int64_t part = world.rank() * share; part < (world.rank() + 1) * share; ++part) {
+          const auto seed = static_cast<uint64_t>(100 * step + 10 * micro + part);
+          sum += SmallInteger(seed, id, i) + poison_(step, micro, part, id, i);
+        }
+        // The mean over ranks, exactly: their number is a power of two.
+        return sum * static_cast<float>(ranks_);
+      });
+    }
+    const NonFiniteReport report = worker.sync.LeaveOutNonFinite(loss);
+    StepInput input;
+    input.step = step;
+    input.learning_rate = 0.01;
+    input.gradients = worker.sync.gradient_shards();
+    input.gradient_scale = ClipScale(worker.sync.gradient_norm(), options_.clip_norm);
+    input.left_out = worker.sync.left_out();
+    input.shrinks = worker.sync.shrinks();
+    worker.optimizer->Step(worker.ctx, input);
+    // Every rank has the same report.
+    std::vector<int> tensors;
+    for (const ParamId id : report.tensors) {
+      tensors.push_back(id.index);
+    }
+    const std::string text =
+        absl::StrCat(report.found, ",", report.skipped, ",", report.masked_gradients, ",",
+                     absl::StrJoin(tensors, ","));
+    EXPECT_THAT(world.host().AllGather(text), ::testing::Each(text)) << "step " << step;
+    if (world.rank() == 0) {
+      outcome.norms.push_back(worker.sync.gradient_norm());
+      outcome.tensors.push_back(tensors);
+      outcome.masked.push_back(report.masked_gradients);
+      outcome.skipped.push_back(report.skipped);
+      outcome.found.push_back(report.found);
+    }
+  }
+
+  OptimOptions options_;
+  int ranks_;
+  Poison poison_;
+};
+
+Outcome Train(const OptimOptions& options, int ranks, const Poison& poison, int steps) {
+  return Training(options, ranks, poison).Run(steps);
+}
+
+void ExpectSameNumbers(const Outcome& actual, const Outcome& expected) {
+  EXPECT_TRUE(actual.weights == expected.weights);
+  EXPECT_TRUE(actual.state1 == expected.state1);
+  EXPECT_TRUE(actual.state2 == expected.state2);
+}
+
+constexpr int kUp0 = 3;
+constexpr int kGain = 5;
+constexpr int kEmbed = 0;
+
+// Step 1: up0 in the first micro-step, on the last rank; the table in the second, on the first
+// rank; a gain in the last one. Step 2: up0 in all.
+float SomeTensors(int step, int64_t micro, int64_t part, ParamId id, int64_t i) {
+  if (step == 1) {
+    if (id.index == kUp0 && micro == 0 && part == kParts - 1 && i == 2000) {
+      return NAN;
+    }
+    if (id.index == kEmbed && micro == 1 && part == 0 && i == 13 * 37 - 1) {
+      return -kInfinity;
+    }
+    if (id.index == kGain && micro == 2 && part == 1 && i == 3) {
+      return kInfinity;
+    }
+  }
+  return step == 2 && id.index == kUp0 && part == 2 && i == 0 ? NAN : 0.0F;
+}
+
+using Storages = std::tuple<WeightStorage, MomentumStorage>;
+
+class TigerPolicyTest : public ::testing::TestWithParam<Storages> {
+ protected:
+  static OptimOptions PolicyOptions() {
+    return Options(Algorithm::kTiger, Accumulation::kMomentum, std::get<0>(GetParam()),
+                   std::get<1>(GetParam()));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, TigerPolicyTest,
+    ::testing::Combine(::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
+                                         WeightStorage::kBf16, WeightStorage::kBf16PlusFp32),
+                       ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16)));
+
+TEST_P(TigerPolicyTest, RanksDoNotChangeABitOfWhatIsLeftOut) {
+  const Outcome one = Train(PolicyOptions(), 1, SomeTensors, 4);
+
+  EXPECT_THAT(one.tensors, ElementsAre(IsEmpty(), ElementsAre(kEmbed, kUp0, kGain),
+                                       ElementsAre(kUp0), IsEmpty()));
+  EXPECT_THAT(one.masked, ElementsAre(0, 3, kMicroSteps, 0));
+  EXPECT_THAT(one.found, ElementsAre(false, true, true, false));
+  EXPECT_THAT(one.skipped, ::testing::Each(false));
+  for (const int ranks : {2, 4}) {
+    const Outcome many = Train(PolicyOptions(), ranks, SomeTensors, 4);
+    ExpectSameNumbers(many, one);
+    EXPECT_EQ(many.norms, one.norms) << ranks << " ranks";
+    EXPECT_EQ(many.tensors, one.tensors) << ranks << " ranks";
+    EXPECT_EQ(many.masked, one.masked) << ranks << " ranks";
+  }
+}
+
+TEST_P(TigerPolicyTest, NoTraceOfWhatIsNotFiniteRemains) {
+  const Outcome outcome = Train(PolicyOptions(), 2, SomeTensors, 4);
+  for (const Elements& elements : {outcome.weights, outcome.state1}) {
+    for (const std::vector<float>& tensor : elements) {
+      for (const float element : tensor) {
+        ASSERT_TRUE(std::isfinite(element));
+      }
+    }
+  }
+  for (const double norm : outcome.norms) {
+    EXPECT_TRUE(std::isfinite(norm));
+  }
+}
+
+// A tensor with bad micro-gradients in step 0 and a tensor without: afterwards only the first
+// differs from a run in which nothing was bad.
+TEST_P(TigerPolicyTest, OnlyTensorsThatWereLeftOutDiffer) {
+  const auto bad_up0 = [](int, int64_t micro, int64_t part, ParamId id, int64_t i) {
+    return id.index == kUp0 && micro == 1 && part == 3 && i == 1024 ? NAN : 0.0F;
+  };
+  const Outcome good = Train(PolicyOptions(), 4, NoPoison, 1);
+  const Outcome bad = Train(PolicyOptions(), 4, bad_up0, 1);
+  for (size_t p = 0; p < good.weights.size(); ++p) {
+    EXPECT_EQ(good.weights[p] == bad.weights[p], p != kUp0) << "parameter " << p;
+    EXPECT_EQ(good.state1[p] == bad.state1[p], p != kUp0) << "parameter " << p;
+  }
+}
+
+// The squares of the micro-steps that were folded, over k: integers, so block sums are exact.
+TEST(TigerPolicyNormTest, WhatIsLeftOutCountsAsZero) {
+  const OptimOptions options =
+      Options(Algorithm::kTiger, Accumulation::kMomentum, WeightStorage::kFp32);
+  const auto all_but_one = [](int step, int64_t micro, int64_t, ParamId id, int64_t) {
+    return step == 1 && (micro != 1 || id.index != kUp0) ? NAN : 0.0F;
+  };
+  const Outcome outcome = Train(options, 2, all_but_one, 2);
+  double squares = 0;
+  for (int64_t i = 0; i < 81 * 32; ++i) {
+    double sum = 0;
+    for (uint64_t part = 0; part < kParts; ++part) {
+      sum += static_cast<double>(SmallInteger(100 + 10 + part, ParamId{kUp0}, i));
+    }
+    squares += sum * sum / kMicroSteps;
+  }
+  EXPECT_NEAR(outcome.norms[1], std::sqrt(squares), 1e-12 * std::sqrt(squares));
+  EXPECT_EQ(outcome.masked[1], kMicroSteps * 7 - 1);
+}
+
+using SkipCase = std::tuple<Algorithm, WeightStorage, MomentumStorage>;
+
+class SkipPolicyTest : public ::testing::TestWithParam<SkipCase> {
+ protected:
+  static OptimOptions PolicyOptions() {
+    const auto [algorithm, weights, momentum] = GetParam();
+    return Options(algorithm, Accumulation::kGradient, weights, momentum);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SkipPolicyTest,
+    ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW),
+                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
+                                         WeightStorage::kBf16, WeightStorage::kBf16PlusFp32),
+                       ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16)));
+
+TEST_P(SkipPolicyTest, OneBadElementOnOneRankKeepsEveryBitOnAllRanks) {
+  const Outcome before = Train(PolicyOptions(), 1, NoPoison, 2);
+  const auto bad_in_last_step = [](int step, int64_t micro, int64_t part, ParamId id, int64_t i) {
+    return step == 2 && micro == 1 && part == 1 && id.index == kUp0 && i == 77 ? kInfinity : 0.0F;
+  };
+  for (const int ranks : {1, 2, 4}) {
+    const Outcome after = Train(PolicyOptions(), ranks, bad_in_last_step, 3);
+    ExpectSameNumbers(after, before);
+    EXPECT_THAT(after.skipped, ElementsAre(false, false, true));
+    EXPECT_THAT(after.tensors.back(), ElementsAre(kUp0));
+    EXPECT_THAT(after.masked, ::testing::Each(0));
+    EXPECT_FALSE(std::isfinite(after.norms.back()));
+  }
+}
+
+TEST_P(SkipPolicyTest, TheStepAfterASkippedOneIsThatOfItsNumber) {
+  const auto bad_first = [](int step, int64_t, int64_t part, ParamId id, int64_t i) {
+    return step == 0 && part == 0 && id.index == kGain && i == 0 ? NAN : 0.0F;
+  };
+  const Outcome skipped = Train(PolicyOptions(), 2, bad_first, 2);
+
+  // Step 1 alone: random bits and AdamW's t are those of step 1, weights those of the start.
+  Outcome alone;
+  {
+    ParameterStore store;
+    testing::AddSmallModel(store);
+    alone.weights = alone.state1 = alone.state2 = EmptyElements(store);
+  }
+  RunRanks(1, [&](RankWorld& world) {
+    SyncedWorker worker(Device{}, world.ledger(), world.communicator(), PolicyOptions());
+    worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
+    StepInput input;
+    input.step = 1;
+    input.learning_rate = 0.01;
+    worker.StepWithGradients(input, [](ParamId id, int64_t i) {
+      float sum = 0;
+      for (uint64_t n = 0; n < kMicroSteps * kParts; ++n) {
+        sum += SmallInteger(100 + 10 * (n / kParts) + n % kParts, id, i);
+      }
+      return static_cast<float>(1.0 / kMicroSteps) * sum;
+    });
+    worker.CopyWeights(alone.weights);
+    worker.CopyState(PolicyOptions().algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
+                     alone.state1);
+    worker.CopyState("moment2", alone.state2);
+  });
+  EXPECT_THAT(skipped.skipped, ElementsAre(true, false));
+  ExpectSameNumbers(skipped, alone);
+}
+
+TEST(SkipPolicyLossTest, ALossThatIsNotFiniteSkipsTheStepAlone) {
+  const OptimOptions options =
+      Options(Algorithm::kAdamW, Accumulation::kGradient, WeightStorage::kFp32);
+  Training training(options, 2, NoPoison);
+  training.loss = NAN;
+  const Outcome outcome = training.Run(1);
+  EXPECT_THAT(outcome.skipped, ElementsAre(true));
+  EXPECT_THAT(outcome.tensors, ElementsAre(IsEmpty()));
+  EXPECT_EQ(outcome.weights[1][5], 0.5F * Noise(77, ParamId{1}, 5));
+}
+
+TEST(SkipPolicyLossTest, UnderTigerALossThatIsNotFiniteIsReportedAndLeavesNothingOut) {
+  const OptimOptions options =
+      Options(Algorithm::kTiger, Accumulation::kMomentum, WeightStorage::kFp32);
+  const Outcome good = Train(options, 2, NoPoison, 1);
+  Training training(options, 2, NoPoison);
+  training.loss = kInfinity;
+  const Outcome outcome = training.Run(1);
+  EXPECT_THAT(outcome.found, ElementsAre(true));
+  EXPECT_THAT(outcome.masked, ElementsAre(0));
+  ExpectSameNumbers(outcome, good);
+}
+
+TEST(SkipPolicyLossTest, ANormWhoseSquaresOverflowSkipsTheStep) {
+  const OptimOptions options =
+      Options(Algorithm::kLion, Accumulation::kGradient, WeightStorage::kFp32);
+  const Outcome outcome = Train(
+      options, 1,
+      [](int, int64_t, int64_t, ParamId id, int64_t i) {
+        return id.index == kUp0 && i == 0 ? 1e25F : 0.0F;
+      },
+      1);
+  EXPECT_THAT(outcome.skipped, ElementsAre(true));
+  EXPECT_THAT(outcome.tensors, ElementsAre(ElementsAre(kUp0)));
+}
+
+TEST(StopPolicyTest, ReportsTheTensorsAndLeavesNothingOut) {
+  for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+    OptimOptions options = Options(Algorithm::kTiger, accumulate, WeightStorage::kFp32);
+    options.nonfinite = NonFinitePolicy::kStop;
+    ASSERT_EQ(options.Finish(), absl::OkStatus());
+    const auto bad = [](int, int64_t, int64_t part, ParamId id, int64_t i) {
+      return part == 1 && id.index == kGain && i == 0 ? NAN : 0.0F;
+    };
+    const Outcome outcome = Train(options, 2, bad, 1);
+    EXPECT_THAT(outcome.found, ElementsAre(true));
+    EXPECT_THAT(outcome.skipped, ElementsAre(false));
+    EXPECT_THAT(outcome.masked, ElementsAre(0));
+    EXPECT_THAT(outcome.tensors, ElementsAre(ElementsAre(kGain)));
+  }
+}
+
+}  // namespace
+}  // namespace panthera
