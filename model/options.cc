@@ -11,7 +11,7 @@ absl::Status ModelOptions::Finish() {
   if (heads % kv_heads != 0) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "model.heads = %d is not a multiple of model.kv_heads = %d; every key/value head serves "
-        "equally many query heads",
+        "equally many query heads, so use a divisor",
         heads, kv_heads));
   }
   if (head_width == 0) {
@@ -20,6 +20,13 @@ absl::Status ModelOptions::Finish() {
           absl::StrFormat("model.width = %d does not divide into model.heads = %d; change one of "
                           "them or set model.head_width",
                           width, heads));
+    }
+    // A run prints the value into its checkpoints, and must be able to read it there.
+    if (width / heads > kLargestHeadWidth) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "model.width = %d makes heads of %d features with model.heads = %d, and at most %d are "
+          "possible; raise model.heads or set model.head_width",
+          width, width / heads, heads, kLargestHeadWidth));
     }
     head_width = width / heads;
   }

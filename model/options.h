@@ -40,6 +40,7 @@ struct ModelOptions {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_width = 0;
+  static constexpr int64_t kLargestHeadWidth = 4096;
   int64_t ffn_width = 0;
   int64_t sequence_length = 0;
   int64_t attention_window = 0;
@@ -59,7 +60,7 @@ struct ModelOptions {
     visit.Int({"kv_heads", "key/value heads (K), a divisor of `heads`; 0: as many as `heads`"},
               kv_heads, {0, 4096});
     visit.Int({"head_width", "features of a head (D), even; 0: width / heads"}, head_width,
-              {0, 4096});
+              {0, kLargestHeadWidth});
     visit.Int({"ffn_width", "hidden features of the feed-forward layer (F)"}, ffn_width,
               {1, 1 << 22});
     visit.Int({"sequence_length", "tokens of a training sequence (T)"}, sequence_length,

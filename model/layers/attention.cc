@@ -15,9 +15,9 @@ Attention::Attention(ParameterStore& params, GroupId group, const std::string& n
            {{name + ".q_proj.weight", heads_ * head_width_},
             {name + ".k_proj.weight", kv_heads_ * head_width_},
             {name + ".v_proj.weight", kv_heads_ * head_width_}},
-           options.width, options.init_deviation),
+           options.width, options.init_deviation, Op::kQkv),
       out_(params, group, {{name + ".o_proj.weight", options.width}}, heads_ * head_width_,
-           options.residual_init_deviation()) {}
+           options.residual_init_deviation(), Op::kAttentionOut) {}
 
 Attention::Saved Attention::Allocate(Context& ctx, int64_t sequences, int64_t tokens,
                                      DType dtype) const {

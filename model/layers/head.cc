@@ -4,8 +4,22 @@
 
 #include "model/ops/cross_entropy.h"
 #include "model/ops/swap_halves.h"
+#include "runtime/math/op_times.h"
 
 namespace panthera {
+namespace {
+
+// A product with the output matrix or of its gradient.
+void Multiply(Context& ctx, OpPass pass, const Product& product) {
+  const double inner = static_cast<double>(
+      product.transpose_a == Transpose::kYes ? product.a.rows : product.a.columns);
+  const OpTimer timer(
+      ctx, {Op::kHead, pass},
+      {.flops = 2 * inner * static_cast<double>(product.c.rows * product.c.columns)});
+  Gemm(ctx, product);
+}
+
+}  // namespace
 
 Head::Head(ParamId output, const ModelOptions& options)
     : output_(output),
@@ -39,14 +53,17 @@ void Head::LossAndGradient(Context& ctx, const ParameterStore& params, const Ten
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = buffer.Slice(0, end - begin);
     const Tensor x = features.Slice(begin, end);
-    Gemm(ctx, Transpose::kNo, x, Transpose::kYes, weights, Accumulate::kOverwrite, logits);
+    Multiply(ctx, OpPass::kForward,
+             {Transpose::kNo, x, Transpose::kYes, weights, Accumulate::kOverwrite, logits});
     CrossEntropy(ctx, logits, vocab_size_, targets.Slice(begin, end),
                  CrossEntropyOutput::kLossAndGradient, gradient_scale, losses.Slice(begin, end));
     const Tensor& dlogits = logits;
-    Gemm(ctx, Transpose::kNo, dlogits, Transpose::kNo, weights, Accumulate::kOverwrite,
-         dfeatures.Slice(begin, end));
+    Multiply(ctx, OpPass::kBackward,
+             {Transpose::kNo, dlogits, Transpose::kNo, weights, Accumulate::kOverwrite,
+              dfeatures.Slice(begin, end)});
     const GradientTarget target = sink.Target(output_);
-    Gemm(ctx, Transpose::kYes, dlogits, Transpose::kNo, x, target.accumulate, target.gradient);
+    Multiply(ctx, OpPass::kWeightGradient,
+             {Transpose::kYes, dlogits, Transpose::kNo, x, target.accumulate, target.gradient});
   }
   if (tie_ == Tie::kSwapHalves) {
     SwapHalves(ctx, dfeatures, dh);
@@ -63,8 +80,9 @@ void Head::Loss(Context& ctx, const ParameterStore& params, const Tensor& h, con
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = buffer.Slice(0, end - begin);
-    Gemm(ctx, Transpose::kNo, features.Slice(begin, end), Transpose::kYes, params.value(output_),
-         Accumulate::kOverwrite, logits);
+    Multiply(ctx, OpPass::kForward,
+             {Transpose::kNo, features.Slice(begin, end), Transpose::kYes, params.value(output_),
+              Accumulate::kOverwrite, logits});
     TopOne(ctx, logits, vocab_size_, targets.Slice(begin, end), correct.Slice(begin, end));
     CrossEntropy(ctx, logits, vocab_size_, targets.Slice(begin, end), CrossEntropyOutput::kLoss, 0,
                  losses.Slice(begin, end));
@@ -74,8 +92,9 @@ void Head::Loss(Context& ctx, const ParameterStore& params, const Tensor& h, con
 void Head::Logits(Context& ctx, const ParameterStore& params, const Tensor& h,
                   Tensor logits) const {
   const Arena::Scope scope(ctx.arena());
-  Gemm(ctx, Transpose::kNo, Arranged(ctx, h), Transpose::kYes, params.value(output_),
-       Accumulate::kOverwrite, logits);
+  Multiply(ctx, OpPass::kForward,
+           {Transpose::kNo, Arranged(ctx, h), Transpose::kYes, params.value(output_),
+            Accumulate::kOverwrite, logits});
 }
 
 }  // namespace panthera

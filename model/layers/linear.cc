@@ -5,8 +5,8 @@
 namespace panthera {
 
 Linear::Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts,
-               int64_t inputs, double init_deviation)
-    : inputs_(inputs) {
+               int64_t inputs, double init_deviation, Op op)
+    : inputs_(inputs), op_(op) {
   CHECK(!parts.empty());
   for (const Part& part : parts) {
     parts_.push_back(params.Add(group, {.name = part.name,
@@ -16,6 +16,10 @@ Linear::Linear(ParameterStore& params, GroupId group, const std::vector<Part>& p
                                         .init_deviation = init_deviation}));
     outputs_ += part.rows;
   }
+}
+
+OpWork Linear::Work(int64_t rows) const {
+  return {.flops = 2.0 * static_cast<double>(rows) * static_cast<double>(inputs_ * outputs_)};
 }
 
 template <typename Visit>
@@ -34,6 +38,7 @@ void Linear::ForEachBlock(const ParameterStore& params, Visit visit) const {
 
 void Linear::Forward(Context& ctx, const ParameterStore& params, const Tensor& x, Tensor y) const {
   const int64_t rows = x.size(0);
+  const OpTimer timer(ctx, {op_}, Work(rows));
   CHECK_SHAPE(x, rows, inputs_);
   CHECK_SHAPE(y, rows, outputs_);
   ForEachBlock(params, [&](std::span<const ParamId> ids, int64_t column, int64_t columns) {
@@ -45,6 +50,7 @@ void Linear::Forward(Context& ctx, const ParameterStore& params, const Tensor& x
 void Linear::BackwardWeights(Context& ctx, const ParameterStore& params, const Tensor& dy,
                              const Tensor& x, GradientSink& sink) const {
   const int64_t rows = x.size(0);
+  const OpTimer timer(ctx, {op_, OpPass::kWeightGradient}, Work(rows));
   CHECK_SHAPE(x, rows, inputs_);
   CHECK_SHAPE(dy, rows, outputs_);
   ForEachBlock(params, [&](std::span<const ParamId> ids, int64_t column, int64_t columns) {
@@ -57,6 +63,7 @@ void Linear::BackwardWeights(Context& ctx, const ParameterStore& params, const T
 void Linear::BackwardInput(Context& ctx, const ParameterStore& params, const Tensor& dy,
                            Tensor dx) const {
   const int64_t rows = dy.size(0);
+  const OpTimer timer(ctx, {op_, OpPass::kBackward}, Work(rows));
   CHECK_SHAPE(dy, rows, outputs_);
   CHECK_SHAPE(dx, rows, inputs_);
   Accumulate accumulate = Accumulate::kOverwrite;

@@ -6,6 +6,7 @@
 
 #include "runtime/math/context.h"
 #include "runtime/math/gemm.h"
+#include "runtime/math/op_times.h"
 #include "runtime/params/gradient_sink.h"
 #include "runtime/params/parameter_store.h"
 
@@ -21,9 +22,9 @@ class Linear {
     int64_t rows;
   };
 
-  // Registers the parts, each [rows, inputs], in `group`.
+  // Registers the parts, each [rows, inputs], in `group`. Their products count as `op`.
   Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts, int64_t inputs,
-         double init_deviation);
+         double init_deviation, Op op);
 
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
@@ -38,6 +39,8 @@ class Linear {
   void BackwardInput(Context& ctx, const ParameterStore& params, const Tensor& dy, Tensor dx) const;
 
  private:
+  // Of one product over `rows` rows.
+  OpWork Work(int64_t rows) const;
   // Calls product(weights, first output column) for each block of weights that is contiguous.
   template <typename Visit>
   void ForEachBlock(const ParameterStore& params, Visit visit) const;
@@ -45,6 +48,7 @@ class Linear {
   std::vector<ParamId> parts_;
   int64_t inputs_;
   int64_t outputs_ = 0;
+  Op op_;
 };
 
 }  // namespace panthera

@@ -12,9 +12,9 @@ Mlp::Mlp(ParameterStore& params, GroupId group, const std::string& name,
       gate_up_(params, group,
                {{name + ".gate_proj.weight", options.ffn_width},
                 {name + ".up_proj.weight", options.ffn_width}},
-               options.width, options.init_deviation),
+               options.width, options.init_deviation, Op::kGateUp),
       down_(params, group, {{name + ".down_proj.weight", options.width}}, options.ffn_width,
-            options.residual_init_deviation()) {}
+            options.residual_init_deviation(), Op::kDown) {}
 
 Mlp::Saved Mlp::Allocate(Context& ctx, int64_t rows, DType dtype) const {
   return {.gate_up = ctx.arena().Allocate({rows, 2 * ffn_width_}, dtype, "mlp gate and up"),

@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -194,6 +195,7 @@ Tensor RowsOf(const Tensor& all, int64_t worker, int64_t rows) {
 void AttentionForward(Context& ctx, std::span<const AttentionBand> bands, const Heads& v,
                       float scale, Heads out, Tensor lse) {
   const ForwardArguments args{CheckAttention(bands, v, out, lse, scale), bands, v, scale, out, lse};
+  const OpTimer timer(ctx, {Op::kAttention}, {.flops = 2 * ScoreFlops(bands, args.sizes)});
   const int64_t tasks = args.sizes.batch * args.sizes.heads;
   if (tasks == 0 || args.sizes.queries == 0) {
     return;

@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -314,6 +315,8 @@ void AttentionBackward(Context& ctx, const Heads& dout, std::span<const Attentio
   const BackwardArguments args{
       CheckAttention(bands, v, out, lse, scale), bands, dout, v, out, lse, scale, dq, dk, dv};
   const AttentionSizes& sizes = args.sizes;
+  const OpTimer timer(ctx, {Op::kAttention, OpPass::kBackward},
+                      {.flops = 5 * ScoreFlops(bands, sizes)});
   CheckHeads(dout, sizes.batch, sizes.queries, sizes.heads, sizes.width);
   CheckHeads(dq, sizes.batch, sizes.queries, sizes.heads, sizes.width);
   CheckHeads(dk, sizes.batch, sizes.keys, sizes.kv_heads, sizes.width);

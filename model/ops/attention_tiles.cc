@@ -61,6 +61,18 @@ int64_t MostScoreColumns(std::span<const AttentionBand> bands, const AttentionSi
   return most;
 }
 
+double ScoreFlops(std::span<const AttentionBand> bands, const AttentionSizes& sizes) {
+  int64_t pairs = 0;
+  for (int64_t row = 0; row < sizes.queries; ++row) {
+    const int64_t position = sizes.first_position() + row;
+    for (const AttentionBand& band : bands) {
+      pairs += VisibleKeys(band, position, position).size();
+    }
+  }
+  return 2.0 * static_cast<double>(sizes.batch * sizes.heads * sizes.width) *
+         static_cast<double>(pairs);
+}
+
 int64_t AttentionWorkers(const Context& ctx, int64_t tasks) {
   if (ctx.target().is_cuda()) {
     CHECK(ctx.device().is_meta()) << "this build computes no attention on a GPU";

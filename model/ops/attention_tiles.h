@@ -72,6 +72,9 @@ inline void ForEachTile(IndexRange keys, absl::FunctionRef<void(IndexRange)> bod
 // The most columns that the scores of one block of queries have, all bands side by side.
 int64_t MostScoreColumns(std::span<const AttentionBand> bands, const AttentionSizes& sizes);
 
+// Floating-point operations of one product over the visible pairs of all heads: of the scores, say.
+double ScoreFlops(std::span<const AttentionBand> bands, const AttentionSizes& sizes);
+
 // Rows [first, first + rows) of head (b, h).
 inline Matrix HeadRows(const Heads& x, int64_t b, int64_t h, int64_t first, int64_t rows) {
   return Matrix::Part(x.matrix, x.offset(b, first, h), rows, x.width, x.row_stride());

@@ -7,6 +7,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -110,6 +111,8 @@ int64_t TargetAt(const Tensor& targets, int64_t row, int64_t vocab_size) {
 
 void CrossEntropy(Context& ctx, Tensor logits, int64_t vocab_size, const Tensor& targets,
                   CrossEntropyOutput output, float gradient_scale, Tensor losses) {
+  const double passes = output == CrossEntropyOutput::kLossAndGradient ? 2 : 1;
+  const OpTimer timer(ctx, {Op::kCrossEntropy}, {.bytes = passes * Traffic({logits})});
   CheckLogits(logits, vocab_size, targets);
   CHECK_SHAPE(losses, logits.size(0));
   CHECK_EQ(losses.dtype(), DType::kF32);
@@ -130,6 +133,7 @@ void CrossEntropy(Context& ctx, Tensor logits, int64_t vocab_size, const Tensor&
 
 void TopOne(Context& ctx, const Tensor& logits, int64_t vocab_size, const Tensor& targets,
             Tensor correct) {
+  const OpTimer timer(ctx, {Op::kCrossEntropy}, {.bytes = Traffic({logits})});
   CheckLogits(logits, vocab_size, targets);
   CHECK_SHAPE(correct, logits.size(0));
   CHECK_EQ(correct.dtype(), DType::kI32);

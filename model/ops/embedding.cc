@@ -6,6 +6,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -73,6 +74,7 @@ void AddRuns(const int32_t* tokens, const int64_t* order, const Tensor& dout,
 }  // namespace
 
 void EmbeddingForward(Context& ctx, const Tensor& tokens, const Tensor& table, Tensor out) {
+  const OpTimer timer(ctx, {Op::kEmbedding}, {.bytes = 2 * Traffic({out})});
   const int64_t count = tokens.elements();
   const int64_t vocabulary = table.size(0);
   const int64_t width = table.size(1);
@@ -98,6 +100,7 @@ void EmbeddingForward(Context& ctx, const Tensor& tokens, const Tensor& table, T
 
 void EmbeddingBackward(Context& ctx, const Tensor& tokens, const Tensor& dout,
                        const GradientTarget& dtable) {
+  const OpTimer timer(ctx, {Op::kEmbedding, OpPass::kBackward}, {.bytes = Traffic({dout})});
   const int64_t count = tokens.elements();
   const int64_t vocabulary = dtable.gradient.size(0);
   CHECK_SHAPE(tokens, count);

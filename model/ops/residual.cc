@@ -4,10 +4,13 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
+
 void Add(Context& ctx, const Tensor& a, const Tensor& b, Tensor out) {
+  const OpTimer timer(ctx, {Op::kResidual}, {.bytes = Traffic({a, b, out})});
   CHECK_EQ(b.shape(), a.shape());
   CHECK_EQ(out.shape(), a.shape());
   CHECK_EQ(b.dtype(), a.dtype());

@@ -8,6 +8,7 @@
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/shape.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -153,6 +154,7 @@ void AddPartials(const Tensor& partials, const GradientTarget& target) {
 }  // namespace
 
 void RmsNorm(Context& ctx, const Tensor& x, const Tensor& gain, float eps, Tensor y, Tensor rstd) {
+  const OpTimer timer(ctx, {Op::kNorm}, {.bytes = Traffic({x, y})});
   CheckNorm(x, gain, y, rstd);
   if (ctx.device().is_meta()) {
     return;
@@ -172,6 +174,7 @@ void RmsNorm(Context& ctx, const Tensor& x, const Tensor& gain, float eps, Tenso
 
 void AddRmsNorm(Context& ctx, const Tensor& x, const Tensor& branch, const Tensor& gain, float eps,
                 Tensor sum, Tensor y, Tensor rstd) {
+  const OpTimer timer(ctx, {Op::kNorm}, {.bytes = Traffic({x, branch, sum, y})});
   CheckNorm(sum, gain, y, rstd);
   CHECK_EQ(x.shape(), sum.shape());
   CHECK_EQ(branch.shape(), sum.shape());
@@ -197,6 +200,9 @@ void AddRmsNorm(Context& ctx, const Tensor& x, const Tensor& branch, const Tenso
 void RmsNormBackward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& gain,
                      const Tensor& rstd, const std::optional<Tensor>& dresidual, Tensor dx,
                      const GradientTarget& dgain) {
+  const OpTimer timer(
+      ctx, {Op::kNorm, OpPass::kBackward},
+      {.bytes = Traffic({dy, x, dx}) + (dresidual.has_value() ? Traffic({*dresidual}) : 0)});
   CheckNorm(x, gain, dx, rstd);
   CHECK_EQ(dy.shape(), x.shape());
   CHECK_EQ(dy.dtype(), x.dtype());

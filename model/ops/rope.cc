@@ -6,6 +6,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -55,6 +56,9 @@ void FillRotaryTable(double first, double step, double base, RotaryTable table) 
 }
 
 void Rotate(Context& ctx, Rotation rotation, const Heads& x, const RotaryTable& table, Heads out) {
+  const int64_t elements = x.batch * x.tokens * x.heads * x.width;
+  const OpTimer timer(ctx, {Op::kRope},
+                      {.bytes = 2.0 * static_cast<double>(elements * SizeOf(x.dtype()))});
   CheckHeads(out, x.batch, x.tokens, x.heads, x.width);
   CHECK_EQ(out.dtype(), x.dtype());
   CHECK_EQ(x.width % 2, 0);

@@ -5,6 +5,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -52,6 +53,7 @@ PANTHERA_SIMD void Backward(const BF16* dout, const BF16* gate, const BF16* up, 
 }  // namespace
 
 void SwiGlu(Context& ctx, const Tensor& gate_up, Tensor out) {
+  const OpTimer timer(ctx, {Op::kSwiGlu}, {.bytes = Traffic({gate_up, out})});
   const int64_t rows = out.size(0);
   const int64_t width = out.size(1);
   CHECK_SHAPE(out, rows, width);
@@ -71,6 +73,8 @@ void SwiGlu(Context& ctx, const Tensor& gate_up, Tensor out) {
 }
 
 void SwiGluBackward(Context& ctx, const Tensor& dout, const Tensor& gate_up, Tensor dgate_up) {
+  const OpTimer timer(ctx, {Op::kSwiGlu, OpPass::kBackward},
+                      {.bytes = Traffic({dout, gate_up, dgate_up})});
   const int64_t rows = dout.size(0);
   const int64_t width = dout.size(1);
   CHECK_SHAPE(dout, rows, width);

@@ -11,6 +11,7 @@
 namespace panthera {
 
 class GemmEngine;
+class OpTimes;
 
 // What an op needs, and nothing more: a device, where to enqueue, scratch memory and the matrix
 // library. One per rank; passed by reference, never stored by layers. The ledger must outlive it.
@@ -32,6 +33,9 @@ class Context {
   Stream& compute() { return compute_; }
   Arena& arena() { return arena_; }
   GemmEngine& gemm() { return *gemm_; }
+  // Where ops count their time (op_times.h); null, as at first, if nobody measures.
+  OpTimes* op_times() const { return op_times_; }
+  void set_op_times(OpTimes* times) { op_times_ = times; }
 
  private:
   Context(Device device, Device target, MemoryLedger& ledger, int64_t arena_bytes);
@@ -42,6 +46,7 @@ class Context {
   Stream compute_;
   Arena arena_;
   std::unique_ptr<GemmEngine> gemm_;
+  OpTimes* op_times_ = nullptr;
 };
 
 }  // namespace panthera

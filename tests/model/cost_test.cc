@@ -187,6 +187,19 @@ TEST(ModelOptionsTest, FinishFillsInDerivedValues) {
             "model.head_width");
 }
 
+TEST(ModelOptionsTest, ADerivedHeadWidthLiesInTheRangeOfOneThatIsSet) {
+  ModelOptions options = Small124M();
+  options.head_width = 0;
+  options.width = 16384;
+  options.heads = options.kv_heads = 4;
+  EXPECT_TRUE(options.Finish().ok());
+  options.head_width = 0;
+  options.heads = options.kv_heads = 2;
+  EXPECT_EQ(options.Finish().message(),
+            "model.width = 16384 makes heads of 8192 features with model.heads = 2, and at most "
+            "4096 are possible; raise model.heads or set model.head_width");
+}
+
 TEST(ModelOptionsTest, FinishRefusesOddHeadsAndUnequalGroups) {
   ModelOptions options = Small124M();
   options.head_width = 63;
@@ -197,7 +210,7 @@ TEST(ModelOptionsTest, FinishRefusesOddHeadsAndUnequalGroups) {
   options.kv_heads = 4;
   EXPECT_EQ(options.Finish().message(),
             "model.heads = 6 is not a multiple of model.kv_heads = 4; every key/value head serves "
-            "equally many query heads");
+            "equally many query heads, so use a divisor");
   options = Small124M();
   options.head_width = 128;
   options.width = 767;
