@@ -34,7 +34,8 @@ constexpr DTypeName kDTypeNames[] = {{DType::kF32, "F32"}, {DType::kBF16, "BF16"
                                      {DType::kI32, "I32"}, {DType::kU8, "U8"}};
 
 absl::Status BadHeader(const std::string& path, const std::string& why) {
-  return absl::DataLossError(absl::StrCat(path, " is not a valid safetensors file: ", OneLine(why)));
+  return absl::DataLossError(
+      absl::StrCat(path, " is not a valid safetensors file: ", OneLine(why)));
 }
 
 // One entry, with offsets still counted from the first tensor. Throws what nlohmann throws when

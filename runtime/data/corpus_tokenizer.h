@@ -46,10 +46,12 @@ struct CorpusProgress {
 // times a second from the calling thread, and `before_publish` when everything is encoded, before
 // files of the pairs' names are replaced; until then an error leaves those as they were. Errors:
 // those of DocumentReader and MegatronWriter, and a training or validation part without a document.
-absl::StatusOr<CorpusReport> TokenizeCorpus(
-    const DocumentOptions& documents, const Tokenizer& tokenizer, const std::string& training_stem,
-    const std::string& validation_stem, absl::FunctionRef<void(const CorpusProgress&)> progress,
-    absl::FunctionRef<void()> before_publish);
+absl::StatusOr<CorpusReport> TokenizeCorpus(const DocumentOptions& documents,
+                                            const Tokenizer& tokenizer,
+                                            const std::string& training_stem,
+                                            const std::string& validation_stem,
+                                            absl::FunctionRef<void(const CorpusProgress&)> progress,
+                                            absl::FunctionRef<void()> before_publish);
 
 }  // namespace panthera
 
