@@ -25,11 +25,15 @@ constexpr std::string_view kMayChange[] = {
     "model.recompute",
     "optim.clip_norm",
     "optim.learning_rate",
+    "optim.nonfinite",
+    "optim.shrink_ratio",
+    "optim.skip_budget",
     "optim.weight_decay",
     "parallel.",
     "schedule.",
     "train.micro_batch",
     "train.run_dir",
+    "train.stall_seconds",
     "train.steps",
 };
 

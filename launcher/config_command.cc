@@ -22,7 +22,7 @@ int Run(const ConfigArguments& arguments) {
   RunOptions options;
   const absl::Status status = LoadConfig(arguments.path, arguments.overrides, options);
   if (!status.ok()) {
-    std::cerr << std::string(status.message()) << "\n";
+    std::cerr << "panthera config: " << std::string(status.message()) << std::endl;
     return kExitRefused;
   }
   std::cout << PrintConfig(options);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,9 +24,12 @@
 #include "launcher/field_text.h"
 #include "launcher/override_key.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/data/utf8.h"
 #define TOML_EXCEPTIONS 0
 // The distribution compiles its library with exceptions.
 #define TOML_HEADER_ONLY 1
+// The parser asserts what a mistake in the file breaks, such as "[)a]", and then reports it.
+#define TOML_ASSERT(condition) static_assert(true)
 #include "toml++/toml.h"
 
 namespace panthera {
@@ -68,8 +72,18 @@ class TomlReader final : public SectionVisitor {
     frames_.push_back({.table = &root, .where = root.source()});
   }
 
-  // To be called after the visit.
-  void ReportUnknownSections() { CloseFrame(); }
+  // To be called after the visit. A key or section that is missing because its name is misspelt is
+  // one mistake.
+  void ReportUnknownAndMissing() {
+    CloseFrame();
+    for (const Missing& missing : missing_) {
+      const std::string section = missing.key.substr(0, missing.key.find('.'));
+      if (misspelt_.count(missing.key) == 0 && misspelt_.count(section) == 0) {
+        AddProblem(problems_, missing.where,
+                   absl::StrCat("set `", missing.key, "`, which is missing: ", missing.help));
+      }
+    }
+  }
 
   void BeginSection(const FieldInfo& info) override {
     const toml::node* node = Find(info);
@@ -176,6 +190,11 @@ class TomlReader final : public SectionVisitor {
     bool is_malformed = false;
     std::vector<std::string> known = {};  // names of the fields seen so far
   };
+  struct Missing {
+    toml::source_region where;
+    std::string key;
+    std::string help;
+  };
   struct List {
     std::string name;
     std::string prefix;
@@ -233,8 +252,9 @@ class TomlReader final : public SectionVisitor {
     }
   }
 
-  std::string Suggestion(const Frame& frame, const std::string& name) const {
+  std::string Suggestion(const Frame& frame, const std::string& name) {
     if (const auto closest = ClosestName(name, frame.known)) {
+      misspelt_.insert(frame.prefix + *closest);
       return absl::StrCat("; did you mean `", *closest, "`?");
     }
     const std::string ending = absl::StrCat(".", name);
@@ -250,8 +270,7 @@ class TomlReader final : public SectionVisitor {
   // A field without a value that everybody can start from has a default outside its range.
   void RequireDefault(const FieldInfo& info, bool is_default_valid) {
     if (!is_default_valid && !frames_.back().is_malformed) {
-      AddProblem(problems_, frames_.back().where,
-                 absl::StrCat("`", Key(info), "` is missing: ", info.help));
+      missing_.push_back({frames_.back().where, Key(info), info.help});
     }
   }
 
@@ -279,6 +298,8 @@ class TomlReader final : public SectionVisitor {
   ConfigProblems& problems_;
   std::vector<Frame> frames_;
   List list_ = {};
+  std::vector<Missing> missing_;
+  std::set<std::string> misspelt_;  // names that unknown ones were taken for
 };
 
 // Moves the nodes of `from` into `into`, tables into tables of the same name. Moved nodes keep
@@ -289,7 +310,7 @@ void MergeTable(toml::table& from, toml::table& into) {
     if (existing != nullptr && existing->is_table() && node.is_table()) {
       MergeTable(*node.as_table(), *existing->as_table());
     } else {
-      node.visit([&](auto& value) { into.insert_or_assign(key, std::move(value)); });
+      node.visit([&, &name = key](auto& value) { into.insert_or_assign(name, std::move(value)); });
     }
   }
 }
@@ -342,6 +363,10 @@ std::string ApplyOverride(const std::string& text, toml::table& root) {
   if (!parts) {
     return "expected SECTION.KEY=VALUE, such as train.steps=100";
   }
+  // As in a file: what is not UTF-8 could be printed into a checkpoint but not read back.
+  if (ValidUtf8Prefix(text) < text.size()) {
+    return "the value is not UTF-8";
+  }
   size_t first = 0;
   toml::table* table = FindTable(*parts, root, first);
   if (table == nullptr) {
@@ -369,7 +394,8 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   }
   if (file == nullptr || std::ferror(file.get()) != 0) {
     return absl::NotFoundError(
-        absl::StrCat("cannot read the configuration ", path, ": ", std::strerror(errno)));
+        absl::StrCat("cannot read the configuration ", path, ": ", std::strerror(errno),
+                     "; name a TOML file, such as one of those in configs/"));
   }
   return text;
 }
@@ -379,9 +405,24 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
 absl::Status ParseConfig(const std::string& text, const std::string& name,
                          std::span<const std::string> overrides, RunOptions& options) {
   ConfigProblems problems(name, overrides);
+  if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name,
+        " is empty; start from one of the files in configs/, or from what `panthera config` "
+        "prints"));
+  }
+  if (const size_t valid = ValidUtf8Prefix(text); valid < text.size()) {
+    const auto end = text.begin() + static_cast<std::ptrdiff_t>(valid);
+    problems.Add(nullptr, 1 + std::count(text.begin(), end, '\n'),
+                 "a character that is not UTF-8; save the file as UTF-8 (iconv converts it)");
+    return problems.ToStatus();
+  }
   toml::parse_result parsed = toml::parse(text, name);
   if (!parsed) {
-    AddProblem(problems, parsed.error().source(), std::string(parsed.error().description()));
+    AddProblem(problems, parsed.error().source(),
+               absl::StrCat("this is not TOML: ", std::string(parsed.error().description()),
+                            "; write key = value below a [section], text in quotes, and each key "
+                            "and section once"));
     return problems.ToStatus();
   }
   toml::table root = std::move(parsed).table();
@@ -395,7 +436,7 @@ absl::Status ParseConfig(const std::string& text, const std::string& name,
   RunOptions result;
   TomlReader reader(root, problems);
   result.VisitSections(reader);
-  reader.ReportUnknownSections();
+  reader.ReportUnknownAndMissing();
   RETURN_IF_ERROR(problems.ToStatus());
   options = std::move(result);
   return absl::OkStatus();

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "runtime/base/one_line.h"
+
 namespace panthera {
 
 std::string SetFlag(const std::string& override_text) {
@@ -25,10 +27,10 @@ void ConfigProblems::Add(const std::string* source, int64_t line, const std::str
       source == nullptr ? flags_.end() : std::find(flags_.begin(), flags_.end(), *source);
   if (flag != flags_.end()) {
     const auto index = static_cast<size_t>(flag - flags_.begin());
-    problems_.push_back({index + 1, 0, absl::StrCat(*flag, ": ", text)});
+    problems_.push_back({index + 1, 0, OneLine(absl::StrCat(*flag, ": ", text))});
   } else {
     line = std::max<int64_t>(line, 1);
-    problems_.push_back({0, line, absl::StrCat(file_, ":", line, ": ", text)});
+    problems_.push_back({0, line, OneLine(absl::StrCat(file_, ":", line, ": ", text))});
   }
 }
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "launcher/argument_error.h"
 #include "launcher/evaluation.h"
 #include "launcher/exit_codes.h"
 #include "launcher/run_directory.h"
@@ -82,8 +83,8 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   MemoryLedger ledger;
   const std::unique_ptr<ModelInstance> instance =
       AllocateModel(saved.options, world, arguments.batch, ledger);
-  RETURN_IF_ERROR(
-      LoadParameters(files, *world.host, *world.data_parallel, *instance, saved.checkpoint));
+  RETURN_IF_ERROR(AdviseOnDamage(
+      LoadParameters(files, *world.host, *world.data_parallel, *instance, saved.checkpoint)));
   const absl::StatusOr<Evaluation> evaluation =
       Evaluator(*instance, arguments.batch).Run(&*set, set->size(), *world.data_parallel);
   if (!evaluation.ok()) {
@@ -135,10 +136,10 @@ void AddEvalCommand(CLI::App& app, int& exit_code) {
   command
       ->add_option("--sequences", arguments->sequences, "measures on at most this many; 0: on all")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NumberOfAtLeast(0));
   command->add_option("--batch", arguments->batch, "sequences that a rank computes at a time")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(NumberOfAtLeast(1))
       ->capture_default_str();
   command->footer(kFooter);
   command->callback([arguments, &exit_code] { exit_code = RunEval(*arguments); });

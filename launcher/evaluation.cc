@@ -55,25 +55,28 @@ absl::Status Evaluator::RunBatch(const ValidationSet* set, int64_t first, int64_
   return absl::OkStatus();
 }
 
-absl::Status Evaluator::RunBatches(const ValidationSet* set, int64_t begin, int64_t end) {
+absl::Status Evaluator::RunBatches(const ValidationSet* set, int64_t begin, int64_t end,
+                                   absl::FunctionRef<void()> after_batch) {
   for (int64_t first = begin; first < end;) {
     const int64_t count = end - first >= sequences_ ? sequences_ : 1;
     RETURN_IF_ERROR(RunBatch(set, first, count));
+    after_batch();
     first += count;
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<Evaluation> Evaluator::Run(const ValidationSet* set, int64_t count,
-                                          Communicator& data_parallel) {
+                                          Communicator& data_parallel,
+                                          absl::FunctionRef<void()> after_batch) {
   Context& ctx = instance_.context();
   SetZero(ctx, sums_);
   const int64_t begin = count * data_parallel.rank() / data_parallel.size();
   const int64_t end = count * (data_parallel.rank() + 1) / data_parallel.size();
   if (ctx.device().is_meta()) {
-    RETURN_IF_ERROR(RunBatches(nullptr, 0, sequences_ + 1));
+    RETURN_IF_ERROR(RunBatches(nullptr, 0, sequences_ + 1, after_batch));
   } else {
-    RETURN_IF_ERROR(RunBatches(set, begin, end));
+    RETURN_IF_ERROR(RunBatches(set, begin, end, after_batch));
   }
   std::vector<double> sums(static_cast<size_t>(2 * tokens_));
   if (!ctx.device().is_meta()) {

@@ -34,14 +34,16 @@ class Evaluator {
   // The first `count` sequences of `set`, shared among the ranks. Every rank gets the result of
   // all. Blocks on the peers. On kMeta computes nothing and measures the arena for every count;
   // `set` may be null then. An error is this rank's alone: its peers wait for it in vain and must
-  // be ended.
-  absl::StatusOr<Evaluation> Run(const ValidationSet* set, int64_t count,
-                                 Communicator& data_parallel);
+  // be ended. `after_batch` is called after every batch of this rank.
+  absl::StatusOr<Evaluation> Run(
+      const ValidationSet* set, int64_t count, Communicator& data_parallel,
+      absl::FunctionRef<void()> after_batch = [] {});
 
  private:
   // The sequences [begin, end) in full batches, then what is left one by one: only two shapes of
   // batch occur, and the plan knows what the libraries need for both.
-  absl::Status RunBatches(const ValidationSet* set, int64_t begin, int64_t end);
+  absl::Status RunBatches(const ValidationSet* set, int64_t begin, int64_t end,
+                          absl::FunctionRef<void()> after_batch);
   absl::Status RunBatch(const ValidationSet* set, int64_t first, int64_t count);
 
   ModelInstance& instance_;

@@ -1,6 +1,5 @@
 #include "launcher/generate_command.h"
 
-#include <cmath>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 
+#include "launcher/argument_error.h"
 #include "launcher/exit_codes.h"
 #include "launcher/run_directory.h"
 #include "launcher/sampling.h"
@@ -37,18 +37,23 @@ constexpr char kFooter[] =
     "\n"
     "The text goes to standard output. The same seed, prompt and checkpoint give the same text.";
 
-// The model with memory for generation and the parameters of the checkpoint.
+struct TextLength {
+  int64_t prompt_tokens;
+  int64_t more_tokens;
+};
+
+// The model with memory to generate texts of a length, and the parameters of the checkpoint.
 absl::StatusOr<std::unique_ptr<ModelInstance>> LoadModel(FileSystem& files, const SavedModel& saved,
-                                                         HostGroup& host, Communicator& self,
-                                                         MemoryLedger& ledger) {
+                                                         const TextLength& length, HostGroup& host,
+                                                         Communicator& self, MemoryLedger& ledger) {
   const RunOptions& options = saved.options;
   MemoryLedger plan;
   ModelInstance meta(options.model, options.optim.weights, self, Context::Plan({}, plan));
-  Generator(meta, options.model.vocab_size).PlanLongest();
+  Generator(meta, options.model.vocab_size).Plan(length.prompt_tokens, length.more_tokens);
   auto instance = std::make_unique<ModelInstance>(
       options.model, options.optim.weights, self,
       std::make_unique<Context>(Device(), ledger, meta.context().arena().peak_bytes()));
-  RETURN_IF_ERROR(LoadParameters(files, host, self, *instance, saved.checkpoint));
+  RETURN_IF_ERROR(AdviseOnDamage(LoadParameters(files, host, self, *instance, saved.checkpoint)));
   return instance;
 }
 
@@ -86,16 +91,7 @@ class TextPrinter {
   size_t printed_ = 0;
 };
 
-// The parser's ranges let "nan" pass.
-absl::Status CheckSampling(const SamplingOptions& sampling) {
-  if (std::isnan(sampling.temperature) || std::isnan(sampling.top_p)) {
-    return absl::InvalidArgumentError("--temperature and --top-p must be numbers, not nan");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Generate(const GenerateArguments& arguments) {
-  RETURN_IF_ERROR(CheckSampling(arguments.sampling));
   PosixFileSystem files;
   SelfHostGroup host;
   SelfCommunicator self;
@@ -107,12 +103,13 @@ absl::Status Generate(const GenerateArguments& arguments) {
                      ": the run had no tokenizer; set data.tokenizer when training"));
   }
   const Tokenizer& tokenizer = *saved.tokenizer;
-  MemoryLedger ledger;
-  ASSIGN_OR_RETURN(const std::unique_ptr<ModelInstance> instance,
-                   LoadModel(files, saved, host, self, ledger));
   // A document begins after the mark that ends the one before it.
   std::vector<int32_t> prompt = {tokenizer.eos_id()};
   tokenizer.Encode(arguments.prompt, TextStart::kDocument, prompt);
+  const TextLength length{static_cast<int64_t>(prompt.size()), arguments.tokens};
+  MemoryLedger ledger;
+  ASSIGN_OR_RETURN(const std::unique_ptr<ModelInstance> instance,
+                   LoadModel(files, saved, length, host, self, ledger));
   Generator generator(*instance, tokenizer.vocab_size());
   for (int64_t sample = 0; sample < arguments.samples; ++sample) {
     SamplingOptions sampling = arguments.sampling;
@@ -158,25 +155,25 @@ void AddGenerateCommand(CLI::App& app, int& exit_code) {
       ->type_name("TEXT");
   command->add_option("--tokens", arguments->tokens, "at most this many new tokens")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(NumberOfAtLeast(1))
       ->capture_default_str();
   command
       ->add_option("--temperature", arguments->sampling.temperature,
                    "below 1 safer, above 1 wilder; 0: always the most likely token")
       ->type_name("X")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NumberOfAtLeast(0))
       ->capture_default_str();
   command
       ->add_option("--top-k", arguments->sampling.top_k,
                    "choose among this many most likely tokens; 0: among all")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NumberOfAtLeast(0))
       ->capture_default_str();
   command
       ->add_option("--top-p", arguments->sampling.top_p,
                    "choose among the fewest tokens that together have this probability")
       ->type_name("P")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(NumberBetween(0, 1))
       ->capture_default_str();
   command->add_option("--seed", arguments->sampling.seed, "another number, another text")
       ->type_name("N")
@@ -184,7 +181,7 @@ void AddGenerateCommand(CLI::App& app, int& exit_code) {
   command
       ->add_option("--samples", arguments->samples, "texts to write, with seeds SEED, SEED+1, ...")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(NumberOfAtLeast(1))
       ->capture_default_str();
   command->add_option("--step", arguments->step, "the checkpoint of this step")->type_name("N");
   command->footer(kFooter);

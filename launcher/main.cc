@@ -3,10 +3,12 @@
 
 #include "CLI/CLI.hpp"
 
+#include "launcher/argument_error.h"
 #include "launcher/config_command.h"
 #include "launcher/eval_command.h"
 #include "launcher/exit_codes.h"
 #include "launcher/generate_command.h"
+#include "launcher/inspect_command.h"
 #include "launcher/plan_command.h"
 #include "launcher/tokenize_command.h"
 #include "launcher/train_command.h"
@@ -42,6 +44,7 @@ int main(int argc, char** argv) {
   panthera::AddEvalCommand(app, exit_code);
   panthera::AddGenerateCommand(app, exit_code);
   panthera::AddTokenizeCommand(app, exit_code);
+  panthera::AddInspectCommand(app, exit_code);
   panthera::AddConfigCommand(app, exit_code);
 
   // After the commands, which would inherit it.
@@ -50,8 +53,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const bool is_help = app.exit(error) == 0;
-    return is_help ? panthera::kExitDone : panthera::kExitRefused;
+    if (error.get_exit_code() == 0) {
+      return app.exit(error);  // prints what --help or --version asked for
+    }
+    std::cerr << panthera::DescribeArgumentError(app, error) << std::endl;
+    return panthera::kExitRefused;
   }
   if (app.get_subcommands().empty()) {
     std::cout << app.help();

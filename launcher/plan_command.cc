@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "launcher/argument_error.h"
 #include "launcher/byte_size.h"
 #include "launcher/config_arguments.h"
 #include "launcher/config_file.h"
@@ -162,7 +163,7 @@ void AddPlanCommand(CLI::App& app, int& exit_code) {
   AddConfigArguments(*command, Presence::kRequired, arguments->config);
   command->add_option("--ranks", arguments->ranks, "workers of the job")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(NumberOfAtLeast(1))
       ->capture_default_str();
   command->add_option("--device", arguments->device, "what a worker computes on")
       ->check(CLI::IsMember({"cpu", "cuda"}))
@@ -173,7 +174,7 @@ void AddPlanCommand(CLI::App& app, int& exit_code) {
                    "threads of a worker on the CPU, each of which has scratch memory; 0: this "
                    "machine's cores divided by the workers")
       ->type_name("N")
-      ->check(CLI::Range(0, 4096))
+      ->check(NumberBetween(0, 4096))
       ->capture_default_str();
   command
       ->add_option("--memory", arguments->memory,

@@ -6,11 +6,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "launcher/config_file.h"
 #include "launcher/training_checkpoint.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/checkpoint/step_directories.h"
 
 namespace panthera {
 namespace {
@@ -37,12 +39,32 @@ absl::StatusOr<std::string> NamedCheckpoint(FileSystem& files, const std::string
     }
     return path;
   }
-  return step.has_value() ? CheckpointDirectory(path, *step) : "";
+  if (!step.has_value()) {
+    return "";
+  }
+  ASSIGN_OR_RETURN(const std::vector<StepDirectory> saved, ListStepDirectories(files, path));
+  std::vector<int64_t> steps;
+  for (const StepDirectory& directory : saved) {
+    if (directory.ending.empty()) {
+      steps.push_back(directory.step);
+    }
+  }
+  if (std::find(steps.begin(), steps.end(), *step) == steps.end()) {
+    return absl::NotFoundError(absl::StrCat(
+        path, " has no checkpoint of step ", *step,
+        steps.empty() ? "; give the directory of a run that has saved (its train.run_dir)"
+                      : absl::StrCat("; give --step ", absl::StrJoin(steps, " or "),
+                                     ", or leave it out for the newest")));
+  }
+  return CheckpointDirectory(path, *step);
 }
 
 absl::StatusOr<Checkpoint> SearchRun(FileSystem& files, HostGroup& host,
                                      const std::string& run_dir) {
   ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, run_dir));
+  if (!found.checkpoint.has_value() && !found.skipped.empty()) {
+    return NoUsableCheckpoint(run_dir, found.skipped, "restore one of them or give another run");
+  }
   if (host.rank() == 0) {
     for (const std::string& reason : found.skipped) {
       LOG(WARNING) << reason;
@@ -66,7 +88,14 @@ absl::StatusOr<Checkpoint> OpenNamedCheckpoint(FileSystem& files, HostGroup& hos
   }
   RETURN_IF_ERROR(Agree(host, directory.status()));
   const std::string agreed = host.Broadcast(*directory, /*root=*/0);
-  return agreed.empty() ? SearchRun(files, host, path) : Checkpoint::Open(files, agreed);
+  if (agreed.empty()) {
+    return SearchRun(files, host, path);
+  }
+  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(files, agreed);
+  if (!checkpoint.ok()) {
+    return AdviseOnDamage(checkpoint.status());
+  }
+  return checkpoint;
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenSavedTokenizer(FileSystem& files,
@@ -113,6 +142,21 @@ absl::Status SetRunAside(FileSystem& files, const std::string& run_dir) {
   return absl::OkStatus();
 }
 
+absl::Status NoUsableCheckpoint(const std::string& run_dir, const std::vector<std::string>& skipped,
+                                const std::string& remedy) {
+  const size_t others = skipped.size() - 1;
+  return absl::DataLossError(absl::StrCat(
+      run_dir, ": none of its checkpoints is whole and finite (", skipped.front(),
+      others == 0 ? "" : absl::StrCat("; and ", others, others == 1 ? " other" : " others"), "); ",
+      remedy));
+}
+
+absl::Status AdviseOnDamage(const absl::Status& status) {
+  return absl::IsDataLoss(status)
+             ? absl::DataLossError(absl::StrCat(status.message(), "; use an older checkpoint"))
+             : status;
+}
+
 absl::StatusOr<RunOptions> ReadCheckpointOptions(FileSystem& files, const Checkpoint& checkpoint) {
   ASSIGN_OR_RETURN(const std::string text, checkpoint.ReadSmallFile(files, kCheckpointConfigName));
   RunOptions options;
@@ -121,6 +165,19 @@ absl::StatusOr<RunOptions> ReadCheckpointOptions(FileSystem& files, const Checkp
   RETURN_IF_ERROR(options.model.Finish());
   RETURN_IF_ERROR(options.optim.Finish());
   return options;
+}
+
+absl::Status CheckSameDataAs(FileSystem& files, const Checkpoint& checkpoint,
+                             const DataRecord& data) {
+  ASSIGN_OR_RETURN(const std::string text, checkpoint.ReadSmallFile(files, kCheckpointStateName));
+  ASSIGN_OR_RETURN(const RunState state, ParseRunState(text));
+  const absl::Status same = CheckSameData(state.data, data);
+  if (same.ok()) {
+    return same;
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(checkpoint.directory(), ": ", std::string(same.message()),
+                   "; restore it, choose another train.run_dir, or begin anew with --fresh"));
 }
 
 absl::StatusOr<SavedModel> OpenSavedModel(FileSystem& files, HostGroup& host,

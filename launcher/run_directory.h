@@ -5,11 +5,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "launcher/run_options.h"
+#include "launcher/run_state.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/host_group.h"
 #include "runtime/data/tokenizer.h"
@@ -24,6 +26,19 @@ absl::Status SetRunAside(FileSystem& files, const std::string& run_dir);
 // The configuration that a checkpoint was saved with. Model and optimizer options are finished; the
 // batch is not looked at, for it may have been laid out for another number of ranks.
 absl::StatusOr<RunOptions> ReadCheckpointOptions(FileSystem& files, const Checkpoint& checkpoint);
+
+// The error of a run directory with checkpoints of which none can be used; `skipped` says of each
+// why. The error gives one reason, so that it stays a line.
+absl::Status NoUsableCheckpoint(const std::string& run_dir, const std::vector<std::string>& skipped,
+                                const std::string& remedy);
+
+// Compares what a run learns from with what a checkpoint of it says. The error names the run, the
+// file that changed and what helps.
+absl::Status CheckSameDataAs(FileSystem& files, const Checkpoint& checkpoint,
+                             const DataRecord& data);
+
+// The status of reading a checkpoint that was asked for. If it is damaged, says what to do instead.
+absl::Status AdviseOnDamage(const absl::Status& status);
 
 // A trained model on disk.
 struct SavedModel {

@@ -90,7 +90,7 @@ absl::Status CheckCheckpoints(const CheckpointOptions& checkpoint) {
   if (checkpoint.every == 0 || checkpoint.keep_every % checkpoint.every != 0) {
     return absl::InvalidArgumentError(
         absl::StrFormat("checkpoint.keep_every = %d is not a multiple of checkpoint.every = %d, so "
-                        "there would be no checkpoint to keep",
+                        "there would be no checkpoint to keep; make it one",
                         checkpoint.keep_every, checkpoint.every));
   }
   return absl::OkStatus();

@@ -22,6 +22,7 @@ struct TrainOptions {
   int64_t micro_batch = 0;
   int64_t seed = 0;
   std::string run_dir;
+  int64_t stall_seconds = 1200;
 
   void VisitFields(FieldVisitor& visit) {
     visit.Int({"steps", "optimizer steps of the whole run"}, steps, {1, int64_t{1} << 40});
@@ -34,6 +35,10 @@ struct TrainOptions {
     visit.Int({"seed", "of initial values and of stochastic rounding"}, seed, {});
     visit.Text({"run_dir", "folder of this run's checkpoints, logs and resolved configuration"},
                run_dir);
+    visit.Int({"stall_seconds",
+               "the job is ended (exit code 76) when no rank has made progress for so long; 0: "
+               "never"},
+              stall_seconds, {0, int64_t{7} * 86400});
   }
 };
 

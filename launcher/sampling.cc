@@ -144,11 +144,25 @@ void Generator::ReadLogits(std::span<float> logits) const {
   });
 }
 
-void Generator::PlanLongest() {
+void Generator::Plan(int64_t prompt_tokens, int64_t count) {
+  const auto feed = [&](int64_t tokens) {
+    Feed(std::vector<int32_t>(static_cast<size_t>(tokens)));
+  };
   cache_.Clear();
-  Feed(std::vector<int32_t>(static_cast<size_t>(std::max<int64_t>(1, context_tokens_ - 1))));
-  if (cache_.length() < cache_.capacity()) {
-    Feed(std::vector<int32_t>(1));
+  feed(std::min(prompt_tokens, most_prompt_tokens()));
+  bool refilled = false;
+  for (int64_t i = 1; i < count; ++i) {
+    if (cache_.length() < cache_.capacity()) {
+      feed(1);
+      continue;
+    }
+    if (refilled) {
+      // From here on everything repeats.
+      break;
+    }
+    cache_.Clear();
+    feed(refill_tokens());
+    refilled = true;
   }
 }
 
@@ -159,11 +173,10 @@ absl::Status Generator::Generate(std::span<const int32_t> prompt, int64_t count,
   CHECK(!instance_.context().device().is_meta());
   cache_.Clear();
   std::vector<int32_t> text(prompt.begin(), prompt.end());
-  const auto limit = static_cast<size_t>(context_tokens_);
-  const auto tail = [&](size_t tokens) {
-    return std::span<const int32_t>(text).last(std::min(tokens, text.size()));
+  const auto tail = [&](int64_t tokens) {
+    return std::span<const int32_t>(text).last(std::min(static_cast<size_t>(tokens), text.size()));
   };
-  Feed(tail(std::max<size_t>(1, limit - 1)));
+  Feed(tail(most_prompt_tokens()));
   std::vector<float> logits(static_cast<size_t>(vocab_size_));
   for (int64_t i = 0; i < count; ++i) {
     ReadLogits(logits);
@@ -176,7 +189,7 @@ absl::Status Generator::Generate(std::span<const int32_t> prompt, int64_t count,
     }
     if (cache_.length() == cache_.capacity()) {
       cache_.Clear();
-      Feed(tail(std::max<size_t>(1, limit / 2)));
+      Feed(tail(refill_tokens()));
     } else {
       Feed(tail(1));
     }

@@ -1,6 +1,7 @@
 #ifndef PANTHERA_LAUNCHER_SAMPLING_H_
 #define PANTHERA_LAUNCHER_SAMPLING_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -39,10 +40,15 @@ class Generator {
   // not finite are an error.
   absl::Status Generate(std::span<const int32_t> prompt, int64_t count,
                         const SamplingOptions& options, absl::FunctionRef<bool(int32_t)> emit);
-  // Runs a prompt of the longest kind and one token after it: on kMeta, to measure the arena.
-  void PlanLongest();
+  // Runs the model on all that Generate runs it on for a prompt of `prompt_tokens` and up to
+  // `count` tokens: on kMeta, to measure the arena. Scratch of products depends on their sizes in
+  // ways that are the library's own, so that a longer prompt may need less.
+  void Plan(int64_t prompt_tokens, int64_t count);
 
  private:
+  // How many tokens of a prompt, and of a text that fills the context, are run at once.
+  int64_t most_prompt_tokens() const { return std::max<int64_t>(1, context_tokens_ - 1); }
+  int64_t refill_tokens() const { return std::max<int64_t>(1, context_tokens_ / 2); }
   // Appends tokens to the cache; afterwards logits_ hold what follows.
   void Feed(std::span<const int32_t> tokens);
   // Copies what follows the last token, for the ids that may be drawn.

@@ -20,10 +20,12 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 
+#include "launcher/argument_error.h"
 #include "launcher/exit_codes.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/data/corpus_record.h"
 #include "runtime/data/corpus_tokenizer.h"
+#include "runtime/data/document_reader.h"
 #include "runtime/data/durable_file.h"
 #include "runtime/data/tokenizer.h"
 #include "runtime/data/tokenizer_training.h"
@@ -207,8 +209,9 @@ absl::Status MakeDirectories(const TokenizeArguments& arguments) {
     const std::filesystem::path directory = std::filesystem::path(output).parent_path();
     std::error_code error;
     if (!directory.empty() && !std::filesystem::create_directories(directory, error) && error) {
-      return absl::PermissionDeniedError(
-          absl::StrCat("cannot make the directory ", directory.string(), ": ", error.message()));
+      return absl::PermissionDeniedError(absl::StrCat("cannot make the directory ",
+                                                      directory.string(), ": ", error.message(),
+                                                      "; choose another --output"));
     }
   }
   return absl::OkStatus();
@@ -227,11 +230,10 @@ absl::StatusOr<std::string> Tokenize(const TokenizeArguments& arguments) {
   if (!earlier.empty()) {
     return earlier;
   }
+  // Opened again for what follows; here, inputs that are not there are refused before anything is
+  // made.
+  RETURN_IF_ERROR(DocumentReader::Open(arguments.documents).status());
   RETURN_IF_ERROR(MakeDirectories(arguments));
-  // Goes first, so that it never stands beside files that it does not describe.
-  const std::string record_path = arguments.output + ".json";
-  std::error_code absent;
-  std::filesystem::remove(record_path, absent);
 
   if (tokenizer == nullptr) {
     TokenizerTrainingOptions training;
@@ -242,13 +244,20 @@ absl::StatusOr<std::string> Tokenize(const TokenizeArguments& arguments) {
     ASSIGN_OR_RETURN(std::string model, TrainSentencePiece(training));
     ASSIGN_OR_RETURN(tokenizer, TokenizerFromBytes(arguments.train_tokenizer, std::move(model)));
   }
+  const std::string record_path = arguments.output + ".json";
+  // Goes before the files that it describes are replaced, so that it never stands beside others.
+  const auto remove_record = [&] {
+    std::error_code absent;
+    std::filesystem::remove(record_path, absent);
+  };
   CorpusReport report;
   {
     ProgressPrinter printer;
     ASSIGN_OR_RETURN(
-        report, TokenizeCorpus(arguments.documents, *tokenizer, arguments.output,
-                               arguments.validation_output,
-                               [&](const CorpusProgress& progress) { printer.Print(progress); }));
+        report,
+        TokenizeCorpus(
+            arguments.documents, *tokenizer, arguments.output, arguments.validation_output,
+            [&](const CorpusProgress& progress) { printer.Print(progress); }, remove_record));
   }
   if (!arguments.train_tokenizer.empty()) {
     RETURN_IF_ERROR(WriteDurableFile(arguments.train_tokenizer, tokenizer->model_bytes()));
@@ -301,7 +310,7 @@ void AddTokenizeCommand(CLI::App& app, int& exit_code) {
           ->type_name("MODEL");
   command->add_option("--vocab-size", arguments->vocab_size, "ids of the tokenizer that is trained")
       ->needs(train)
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(NumberBetween(1, 1 << 20))
       ->type_name("N")
       ->capture_default_str();
 
@@ -330,7 +339,7 @@ void AddTokenizeCommand(CLI::App& app, int& exit_code) {
   CLI::Option* fraction = command
                               ->add_option("--validation-fraction", documents.validation_fraction,
                                            "share of the text to set aside for validation")
-                              ->check(CLI::Range(1e-6, 0.999))
+                              ->check(NumberBetween(1e-6, 0.999))
                               ->type_name("F");
   CLI::Option* validation = command
                                 ->add_option("--validation-output", arguments->validation_output,

@@ -1,17 +1,24 @@
 #include "launcher/train_command.h"
 
+#include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/cleanup/cleanup.h"
 
 #include "launcher/config_arguments.h"
 #include "launcher/config_file.h"
 #include "launcher/exit_codes.h"
+#include "launcher/progress.h"
 #include "launcher/stop_request.h"
 #include "launcher/training_run.h"
+#include "launcher/watchdog.h"
+#include "launcher/watched_calls.h"
 #include "launcher/world.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
@@ -32,9 +39,10 @@ constexpr char kFooter[] =
     "\n"
     "Started again with the same configuration, a run goes on from its newest checkpoint.\n"
     "SIGUSR1 and SIGTERM save at the end of the step and stop with exit code 75.\n"
-    "Exit codes: 0 done, 2 refused with nothing changed, 3 loss not finite, 4 failed in the "
+    "Exit codes: 0 done, 2 refused with nothing changed, 3 too much not finite, 4 failed in the "
     "middle,\n"
-    "70 a call between ranks failed, 75 stopped by a signal after saving.";
+    "70 a rank or the launcher was lost, 75 stopped by a signal after saving, 76 no rank made\n"
+    "progress for train.stall_seconds.";
 
 absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, HostGroup& host) {
   RunOptions options;
@@ -56,24 +64,48 @@ int Refuse(const MpiRuntime& runtime, const absl::Status& status) {
   return kExitRefused;
 }
 
+// Whether a rank has been asked to stop; the same answer on every rank.
+bool AskedToStop(HostGroup& host) {
+  const std::vector<int> signals = AllGatherValue(host, RequestedStopSignal());
+  return std::any_of(signals.begin(), signals.end(), [](int signal) { return signal != 0; });
+}
+
 int Train(const TrainArguments& arguments) {
+  // First of all: a signal that comes while the job starts must not be lost.
+  ListenForStopSignals();
+  Progress progress;
+  Watchdog watchdog(progress, std::chrono::seconds(TrainOptions().stall_seconds));
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  std::unique_ptr<HostGroup> host = ConnectHosts(runtime);
+  const absl::Cleanup leave = [&] {
+    progress.Enter(Phase::kEnding);
+    watchdog.Leave();
+  };
+  std::unique_ptr<HostGroup> host = WatchCalls(ConnectHosts(runtime), progress);
+  progress.Enter(Phase::kReadingConfiguration);
   absl::StatusOr<RunOptions> options = ReadOptions(arguments, *host);
   if (!options.ok()) {
     return Refuse(runtime, options.status());
   }
+  watchdog.Join(*host, std::chrono::seconds(options->train.stall_seconds));
   absl::StatusOr<World> world = ConnectWorld(runtime, options->parallel, std::move(host));
   if (!world.ok()) {
     return Refuse(runtime, world.status());
   }
-  ListenForStopSignals();
+  world->progress = &progress;
+  world->data_parallel = WatchCalls(std::move(world->data_parallel), progress);
   const StartMode start = arguments.fresh ? StartMode::kFresh : StartMode::kResume;
   absl::StatusOr<std::unique_ptr<TrainingRun>> run = TrainingRun::Open(*options, start, *world);
   if (!run.ok()) {
     return Refuse(runtime, run.status());
+  }
+  if (AskedToStop(*world->host)) {
+    if (runtime.rank() == 0) {
+      LOG(INFO) << "asked to stop before the first step: nothing was changed, and the same command "
+                   "goes on";
+    }
+    return kExitStoppedBySignal;
   }
   const absl::StatusOr<int> exit_code = (*run)->Run([] { return RequestedStopSignal() != 0; });
   if (!exit_code.ok()) {

@@ -1,5 +1,6 @@
 #include "launcher/trainer.h"
 
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "optim/schedule.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/vector_ops.h"
 
 namespace panthera {
@@ -22,6 +24,7 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
   SetZero(ctx, loss_sum_);
   for (int64_t micro = 0; micro < micro_steps_; ++micro) {
     const Arena::Scope scope(ctx.arena());
+    world_.Beat();
     RETURN_IF_ERROR(LoadBatch(step, micro, data, batch_));
     const Tensor losses = ctx.arena().Allocate({batch_.tokens.elements()}, DType::kF32, "losses");
     gradients_.BeginMicroStep(micro, micro_steps_);
@@ -30,13 +33,17 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
     AddSum(ctx, losses, loss_sum_);
   }
 
-  const StepResult result = Result(step);
+  StepResult result = Result(step);
+  result.nonfinite = gradients_.LeaveOutNonFinite(result.loss_nats);
   optimizer_->Step(ctx,
                    {.step = step,
                     .learning_rate = result.learning_rate,
                     .gradients = gradients_.gradient_shards(),
                     .gradient_scale = ClipScale(result.gradient_norm, options_.optim.clip_norm),
+                    .left_out = gradients_.left_out(),
+                    .shrinks = gradients_.shrinks(),
                     .rounding_key = static_cast<uint64_t>(options_.train.seed)});
+  const OpTimer timer(ctx, {Op::kPublish}, {});
   params.Publish(*world_.data_parallel, ctx.compute());
   return result;
 }
@@ -48,8 +55,8 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
       instance_(options.model, options.optim.weights, *world.data_parallel, std::move(context)),
       optimizer_(CreateOptimizer(options.optim, instance_.context(), instance_.params(),
                                  *world.data_parallel)),
-      gradients_(options.optim.accumulate, instance_.context(), instance_.params(),
-                 *world.data_parallel, *optimizer_),
+      gradients_(options.optim, instance_.context(), instance_.params(), *world.data_parallel,
+                 *optimizer_),
       evaluator_(instance_, options.train.micro_batch) {
   Context& ctx = instance_.context();
   const Shape shape{options.train.micro_batch, options.model.sequence_length};
@@ -90,6 +97,7 @@ absl::Status Trainer::LoadBatch(int64_t step, int64_t micro, const DataLoader* d
   if (instance_.context().device().is_meta()) {
     return absl::OkStatus();
   }
+  const OpTimer timer(instance_.context(), {Op::kData}, {});
   const int64_t place = micro * world_.mesh.data_size + world_.mesh.data_rank;
   const int64_t first = step * options_.train.global_batch + place * options_.train.micro_batch;
   return data->Fill(first, batch.tokens, batch.targets);
@@ -102,11 +110,33 @@ StepResult Trainer::Result(int64_t step) const {
   const double factor = ScheduleFactor(options_.optim.schedule, step, options_.train.steps);
   return {.loss_nats = loss_sum / static_cast<double>(tokens_per_step()),
           .gradient_norm = gradients_.gradient_norm(),
-          .learning_rate = options_.optim.learning_rate * factor};
+          .learning_rate = options_.optim.learning_rate * factor,
+          .nonfinite = {}};
 }
 
 absl::StatusOr<Evaluation> Trainer::Evaluate(const ValidationSet* set, int64_t sequences) {
-  return evaluator_.Run(set, sequences, *world_.data_parallel);
+  return evaluator_.Run(set, sequences, *world_.data_parallel, [this] { world_.Beat(); });
+}
+
+bool Trainer::HoldsOnlyFiniteNumbers() {
+  Context& ctx = instance_.context();
+  const ParameterStore& params = instance_.params();
+  uint8_t found = 0;
+  const auto look_at = [&](const Tensor& tensor) {
+    float largest = 0;
+    MaxAbs(ctx, tensor, {&largest, {1}, DType::kF32, ctx.device()});
+    found |= std::isfinite(largest) ? uint8_t{0} : uint8_t{1};
+  };
+  for (int i = 0; i < params.num_groups(); ++i) {
+    const WeightShard shard = params.shard(GroupId{i});
+    look_at(shard.values);
+    if (shard.master.has_value()) {
+      look_at(*shard.master);
+    }
+  }
+  optimizer_->ForEachState([&](const char*, GroupId, const Tensor& shard) { look_at(shard); });
+  AllReduceOr(*world_.data_parallel, {&found, 1}, ctx.compute());
+  return found == 0;
 }
 
 int64_t Trainer::tokens_per_step() const {

@@ -23,6 +23,7 @@ struct StepResult {
   double loss_nats = 0;      // mean over all targets of the global batch, before the update
   double gradient_norm = 0;  // GradSync::gradient_norm()
   double learning_rate = 0;
+  NonFiniteReport nonfinite;
 };
 
 // What training needs - a step, an evaluation, a checkpoint - found by running each on kMeta.
@@ -54,11 +55,15 @@ class Trainer {
   // Fresh parameters: the same for every mesh.
   void InitializeParameters();
 
-  // Optimizer step `step`, counted from 0, on the samples that belong to it. Blocks on the peers.
-  // An error is this rank's alone: its peers wait for it in vain and must be ended.
+  // Optimizer step `step`, counted from 0, on the samples that belong to it; one that is left out
+  // (OptimOptions::nonfinite) uses up its samples and its place in the schedule. Blocks on the
+  // peers. An error is this rank's alone: its peers wait for it in vain and must be ended.
   absl::StatusOr<StepResult> TrainStep(int64_t step, const DataLoader* data);
   // The loss on the first `sequences` of `set`. Blocks on the peers.
   absl::StatusOr<Evaluation> Evaluate(const ValidationSet* set, int64_t sequences);
+
+  // Whether all weights and optimizer state, of all ranks, are finite. Blocks on the peers.
+  bool HoldsOnlyFiniteNumbers();
 
   int64_t tokens_per_step() const;
   ModelInstance& instance() { return instance_; }

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 
 #include "launcher/config_text.h"
 #include "launcher/version.h"
@@ -13,12 +12,6 @@
 
 namespace panthera {
 namespace {
-
-std::string StateJson(const RunOptions& options, int64_t step) {
-  const int64_t sequences = step * options.train.global_batch;
-  return absl::StrFormat("{\"step\":%d,\"sequences\":%d,\"tokens\":%d,\"data_seed\":%d}\n", step,
-                         sequences, sequences * options.model.sequence_length, options.data.seed);
-}
 
 TensorSet& SetNamed(std::vector<TensorSet>& sets, const std::string& name) {
   for (TensorSet& set : sets) {
@@ -70,7 +63,7 @@ void AppendSwappedHead(ModelInstance& instance, TensorSet& weights) {
 
 absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& options,
                                                             const Tokenizer* tokenizer,
-                                                            int64_t step) {
+                                                            const RunState& state) {
   TextMarks marks;
   std::vector<SmallFile> files;
   if (tokenizer != nullptr) {
@@ -82,7 +75,7 @@ absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& op
   files.push_back({"config.json",
                    HuggingFaceConfigJson(options.model, ValueDType(options.optim.weights), marks)});
   files.push_back({kCheckpointConfigName, PrintConfig(options)});
-  files.push_back({"state.json", StateJson(options, step)});
+  files.push_back({kCheckpointStateName, RunStateJson(state)});
   return files;
 }
 

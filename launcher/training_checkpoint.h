@@ -10,6 +10,7 @@
 
 #include "launcher/model_instance.h"
 #include "launcher/run_options.h"
+#include "launcher/run_state.h"
 #include "launcher/trainer.h"
 #include "launcher/world.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -19,15 +20,17 @@ namespace panthera {
 
 // The name, in every checkpoint, of the configuration that the run was resolved to.
 inline constexpr char kCheckpointConfigName[] = "run.toml";
+// The name, in every checkpoint, of where the run stands: run_state.h.
+inline constexpr char kCheckpointStateName[] = "state.json";
 // The name, in every checkpoint of a run with a SentencePiece tokenizer, of its model.
 inline constexpr char kCheckpointTokenizerName[] = "tokenizer.model";
 
 // The files beside the tensors: the configuration that a resume checks (run.toml), where the run
-// stands, for people and tools (state.json), and what lets transformers open the directory
-// (config.json, the tokenizer's files). `tokenizer` may be null.
+// stands and what it learned from (state.json, run_state.h), and what lets transformers open the
+// directory (config.json, the tokenizer's files). `tokenizer` may be null.
 absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& options,
                                                             const Tokenizer* tokenizer,
-                                                            int64_t step);
+                                                            const RunState& state);
 
 // Saves everything that the next step depends on, after `step` optimizer steps. Collective; every
 // rank gets the same status. Blocks on the disk and the peers. What a save needs in memory it takes

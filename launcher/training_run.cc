@@ -1,5 +1,7 @@
 #include "launcher/training_run.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cmath>
 #include <iostream>
@@ -23,6 +25,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/checkpoint/step_directories.h"
 #include "runtime/comm/reduce.h"
 #include "runtime/math/vector_ops.h"
 #include "runtime/metrics/console.h"
@@ -46,8 +49,27 @@ absl::Status CheckVocabulary(const Data& data, const std::string& key) {
   return absl::OkStatus();
 }
 
-bool IsFinite(const StepMetrics& metrics) {
-  return std::isfinite(metrics.loss_nats) && std::isfinite(*metrics.gradient_norm);
+// Steps in which something was not finite have lines of their own in the log up to this many.
+constexpr int kMostNonFiniteLines = 5;
+
+// "the gradient of a is", "the gradients of a and 7 others are", or what else there is to name.
+std::string WhatIsNotFinite(const ParameterStore& params, const NonFiniteReport& report) {
+  if (report.tensors.empty()) {
+    return "the loss or the gradient's norm is";
+  }
+  const std::string& name = params.spec(report.tensors.front()).name;
+  const size_t others = report.tensors.size() - 1;
+  return others == 0 ? absl::StrCat("the gradient of ", name, " is")
+                     : absl::StrCat("the gradients of ", name, " and ", others,
+                                    others == 1 ? " other are" : " others are");
+}
+
+// Why a step that was not finite is the last.
+std::string WhatEndsTheRun(const OptimOptions& optim) {
+  return optim.nonfinite == NonFinitePolicy::kStop
+             ? "optim.nonfinite = \"stop\" ends the run here"
+             : absl::StrCat("more than optim.skip_budget = ", optim.skip_budget, " of the latest ",
+                            kSkipWindow, " steps were not finite");
 }
 
 }  // namespace
@@ -56,17 +78,23 @@ TrainingRun::TrainingRun(const RunOptions& options, StartMode start, World& worl
     : options_(options),
       start_(start),
       world_(world),
-      model_flops_per_token_(CountFlops(options.model).model()) {}
+      files_(world.progress),
+      model_flops_per_token_(CountFlops(options.model).model()),
+      skip_budget_(options.optim.nonfinite == NonFinitePolicy::kStop ? 0
+                                                                     : options.optim.skip_budget) {}
 
 absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions& options,
                                                                StartMode start, World& world) {
   std::unique_ptr<TrainingRun> run(new TrainingRun(options, start, world));
+  world.Enter(Phase::kOpeningData);
   RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
+  world.Enter(Phase::kStartingUp);
   RETURN_IF_ERROR(Agree(*world.host, run->PlanMemory()));
   RETURN_IF_ERROR(Agree(*world.host, run->LockDirectory()));
   if (start == StartMode::kResume) {
     RETURN_IF_ERROR(run->FindResumePoint(std::numeric_limits<int64_t>::max()));
   }
+  world.Enter(Phase::kLoading);
   RETURN_IF_ERROR(run->CreateTrainer());
   return run;
 }
@@ -83,7 +111,8 @@ absl::Status TrainingRun::OpenData() {
     ASSIGN_OR_RETURN(tokenizer_, OpenTokenizer(options_.data.tokenizer));
     if (tokenizer_->vocab_size() > options_.model.vocab_size) {
       return absl::InvalidArgumentError(absl::StrFormat(
-          "%s has %d tokens but model.vocab_size = %d; set model.vocab_size to at least %d",
+          "the tokenizer %s has %d tokens but model.vocab_size = %d; set model.vocab_size to at "
+          "least %d",
           options_.data.tokenizer, tokenizer_->vocab_size(), options_.model.vocab_size,
           tokenizer_->vocab_size()));
     }
@@ -91,6 +120,7 @@ absl::Status TrainingRun::OpenData() {
   if (!is_first()) {
     return absl::OkStatus();
   }
+  data_record_ = DescribeData(*data_, tokenizer_.get());
   RETURN_IF_ERROR(CheckVocabulary(*data_, "data.train"));
   return validation_.has_value() ? CheckVocabulary(*validation_, "data.validation")
                                  : absl::OkStatus();
@@ -101,7 +131,9 @@ absl::Status TrainingRun::LockDirectory() {
     return absl::OkStatus();
   }
   const std::string& directory = options_.train.run_dir;
-  RETURN_IF_ERROR(files_.MakeDirectories(directory));
+  if (const absl::Status made = files_.MakeDirectories(directory); !made.ok()) {
+    return {made.code(), absl::StrCat("train.run_dir: ", made.message())};
+  }
   ASSIGN_OR_RETURN(lock_, RunLock::Acquire(directory, LockHolder::ThisProcess()));
   return absl::OkStatus();
 }
@@ -109,24 +141,20 @@ absl::Status TrainingRun::LockDirectory() {
 absl::Status TrainingRun::FindResumePoint(int64_t before_step) {
   ASSIGN_OR_RETURN(FoundCheckpoint found,
                    FindNewest(files_, *world_.host, options_.train.run_dir, before_step));
-  if (is_first()) {
-    for (const std::string& reason : found.skipped) {
-      LOG(WARNING) << reason;
-    }
-  }
+  skipped_.insert(skipped_.end(), found.skipped.begin(), found.skipped.end());
+  // A second search finds the same and more.
+  unfinished_ = std::move(found.unfinished);
   resume_from_ = std::move(found.checkpoint);
   if (resume_from_.has_value()) {
     first_step_ = resume_from_->step();
     saved_step_ = first_step_;
     return Agree(*world_.host, CheckResumePoint());
   }
-  if (!found.skipped.empty()) {
-    return absl::DataLossError(absl::StrCat(
-        options_.train.run_dir, ": none of its checkpoints is whole and finite (",
-        found.skipped.front(),
-        "); restore one of them, or begin anew with --fresh, which keeps what is there"));
-  }
-  return absl::OkStatus();
+  return skipped_.empty()
+             ? absl::OkStatus()
+             : NoUsableCheckpoint(
+                   options_.train.run_dir, skipped_,
+                   "restore one of them, or begin anew with --fresh, which keeps what is there");
 }
 
 absl::Status TrainingRun::CheckResumePoint() {
@@ -154,10 +182,9 @@ absl::Status TrainingRun::CheckUnchanged() {
         "); restore these values, choose another train.run_dir, or begin anew with --fresh"));
   }
   if (is_first()) {
-    for (const ConfigChange& change : changes.allowed) {
-      LOG(INFO) << "changed since the last start: " << change.ToString();
-    }
+    RETURN_IF_ERROR(CheckSameDataAs(files_, *resume_from_, data_record_));
   }
+  changed_ = changes.allowed;
   return absl::OkStatus();
 }
 
@@ -167,13 +194,8 @@ absl::Status TrainingRun::LoadResumePoint() {
     if (!IsDamage(loaded)) {
       return loaded;
     }
-    if (is_first()) {
-      LOG(WARNING) << std::string(loaded.message());
-    }
+    skipped_.emplace_back(loaded.message());
     RETURN_IF_ERROR(FindResumePoint(first_step_));
-    if (!resume_from_.has_value()) {
-      return loaded;
-    }
   }
   trainer_->InitializeParameters();
   return absl::OkStatus();
@@ -210,6 +232,7 @@ absl::Status TrainingRun::OpenRecords() {
     return absl::OkStatus();
   }
   const std::string& directory = options_.train.run_dir;
+  RETURN_IF_ERROR(ClearLeftovers(files_, directory));
   if (start_ == StartMode::kFresh) {
     RETURN_IF_ERROR(SetRunAside(files_, directory));
   }
@@ -219,12 +242,21 @@ absl::Status TrainingRun::OpenRecords() {
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsSink> lines,
                    JsonLinesFile::Open(directory + "/metrics.jsonl", first_step_));
   sinks_.push_back(std::move(lines));
-  sinks_.push_back(std::make_unique<ConsoleSink>(std::cout, options_.log.every));
+  sinks_.push_back(std::make_unique<ConsoleSink>(std::cout, options_.log.every, STDOUT_FILENO));
   LogStart();
   return absl::OkStatus();
 }
 
 void TrainingRun::LogStart() const {
+  for (const std::string& reason : skipped_) {
+    LOG(WARNING) << reason;
+  }
+  for (const std::string& save : unfinished_) {
+    LOG(INFO) << save;
+  }
+  for (const ConfigChange& change : changed_) {
+    LOG(INFO) << "changed since the last start: " << change.ToString();
+  }
   const int64_t parameters = trainer_->instance().params().total_elements();
   const int ranks = world_.mesh.world_size();
   const int64_t threads = MaxThreads();
@@ -269,9 +301,9 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
   RETURN_IF_ERROR(Agree(*world_.host, OpenRecords()));
   for (int64_t done = first_step_ + 1; done <= options_.train.steps; ++done) {
     ASSIGN_OR_RETURN(StepMetrics metrics, RunStep(done - 1));
-    if (!IsFinite(metrics)) {
+    if (skip_budget_.exceeded()) {
       RETURN_IF_ERROR(Report(metrics));
-      LogNotFinite(done);
+      LogEndNotFinite(absl::StrCat("step ", done, ": ", WhatEndsTheRun(options_.optim)));
       return kExitNotFinite;
     }
     if (EvaluationIsDue(done)) {
@@ -280,7 +312,10 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
     RETURN_IF_ERROR(Report(metrics));
     const bool stop = AgreeToStop(stop_requested());
     if (stop || SaveIsDue(done)) {
-      RETURN_IF_ERROR(Save(done));
+      ASSIGN_OR_RETURN(const bool saved, Save(done));
+      if (!saved) {
+        return kExitNotFinite;
+      }
     }
     if (stop && done < options_.train.steps) {
       if (is_first()) {
@@ -300,10 +335,15 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   using Clock = std::chrono::steady_clock;
   const int64_t bytes_before = world_.data_parallel->bytes_sent();
   const Clock::time_point begin = Clock::now();
+  world_.Enter(Phase::kStep, step + 1);
   ASSIGN_OR_RETURN(const StepResult result, trainer_->TrainStep(step, &*data_));
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
 
   const int64_t done = step + 1;
+  skip_budget_.Record(result.nonfinite.found);
+  if (result.nonfinite.found) {
+    LogNotFinite(done, result.nonfinite);
+  }
   StepMetrics metrics;
   metrics.step = done;
   metrics.total_steps = options_.train.steps;
@@ -311,6 +351,8 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   metrics.loss_nats = result.loss_nats;
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
+  metrics.skipped = result.nonfinite.skipped;
+  metrics.masked_gradients = result.nonfinite.masked_gradients;
   metrics.step_seconds = seconds;
   metrics.tokens_per_second = static_cast<double>(trainer_->tokens_per_step()) / seconds;
   metrics.gemm_share = metrics.tokens_per_second * model_flops_per_token_ / gemm_rate_;
@@ -336,26 +378,48 @@ bool TrainingRun::EvaluationIsDue(int64_t steps_done) const {
   return every > 0 && (steps_done % every == 0 || steps_done == options_.train.steps);
 }
 
-bool TrainingRun::SaveIsDue(int64_t steps_done) const {
+bool TrainingRun::SaveIsDue(int64_t steps_done) {
   const int64_t every = options_.checkpoint.every;
-  return (every > 0 && steps_done % every == 0) || steps_done == options_.train.steps;
+  save_due_ = save_due_ || (every > 0 && steps_done % every == 0);
+  // Weights that have diverged may still be finite, and nothing but finite gradients tells them
+  // from good ones: they must not push the good ones out of the run directory.
+  const bool waits = skip_budget_.latest_was_nonfinite();
+  return (save_due_ && !waits) || steps_done == options_.train.steps;
 }
 
 absl::Status TrainingRun::Evaluate(StepMetrics& metrics) {
+  world_.Enter(Phase::kEvaluating, metrics.step);
   ASSIGN_OR_RETURN(const Evaluation evaluation,
                    trainer_->Evaluate(&*validation_, validation_->size()));
   metrics.validation_loss_nats = evaluation.MeanLoss();
   return absl::OkStatus();
 }
 
-void TrainingRun::LogNotFinite(int64_t step) const {
-  if (!is_first()) {
+void TrainingRun::LogNotFinite(int64_t step, const NonFiniteReport& report) {
+  if (!is_first() || ++nonfinite_lines_ > kMostNonFiniteLines) {
     return;
   }
-  LOG(ERROR) << "step " << step << ": the loss or a gradient is not finite; "
-             << (saved_step_ < 0 ? "nothing has been saved yet"
-                                 : absl::StrCat("the last checkpoint is of step ", saved_step_))
-             << ". Lower optim.learning_rate and start again";
+  std::string consequence = "nothing was left out";
+  if (report.skipped) {
+    consequence = "the step was skipped";
+  } else if (report.masked_gradients > 0) {
+    consequence = absl::StrCat("masked ", report.masked_gradients, " micro-gradients");
+  }
+  LOG(WARNING) << "step " << step << ": " << WhatIsNotFinite(trainer_->instance().params(), report)
+               << " not finite; " << consequence << " (" << skip_budget_.nonfinite_steps()
+               << " of the latest " << kSkipWindow << " steps so far)"
+               << (nonfinite_lines_ == kMostNonFiniteLines
+                       ? "; later ones are in metrics.jsonl only"
+                       : "");
+}
+
+void TrainingRun::LogEndNotFinite(const std::string& reason) const {
+  if (is_first()) {
+    LOG(ERROR) << reason << "; "
+               << (saved_step_ < 0 ? "nothing has been saved yet"
+                                   : absl::StrCat("the last checkpoint is of step ", saved_step_))
+               << ". Lower optim.learning_rate and start again";
+  }
 }
 
 absl::Status TrainingRun::Report(const StepMetrics& metrics) {
@@ -365,13 +429,23 @@ absl::Status TrainingRun::Report(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
-absl::Status TrainingRun::Save(int64_t steps_done) {
-  ASSIGN_OR_RETURN(std::vector<SmallFile> small_files,
-                   CheckpointSmallFiles(options_, tokenizer_.get(), steps_done));
+absl::StatusOr<bool> TrainingRun::Save(int64_t steps_done) {
+  world_.Enter(Phase::kSaving, steps_done);
+  if (!trainer_->HoldsOnlyFiniteNumbers()) {
+    LogEndNotFinite(absl::StrCat("step ", steps_done,
+                                 ": weights or optimizer state are not finite, so they were not "
+                                 "saved"));
+    return false;
+  }
+  ASSIGN_OR_RETURN(
+      std::vector<SmallFile> small_files,
+      CheckpointSmallFiles(options_, tokenizer_.get(),
+                           StateAfter(options_, world_.mesh, data_record_, steps_done)));
   RETURN_IF_ERROR(
       SaveTraining(files_, world_, *trainer_, options_, std::move(small_files), steps_done));
   saved_step_ = steps_done;
-  return absl::OkStatus();
+  save_due_ = false;
+  return true;
 }
 
 bool TrainingRun::AgreeToStop(bool requested_here) {

@@ -11,9 +11,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "launcher/config_changes.h"
 #include "launcher/run_options.h"
+#include "launcher/run_state.h"
 #include "launcher/trainer.h"
+#include "launcher/watched_calls.h"
 #include "launcher/world.h"
+#include "optim/skip_budget.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/run_lock.h"
 #include "runtime/data/loader.h"
@@ -80,12 +84,17 @@ class TrainingRun {
   // The largest magnitude in the input embedding, which every rank holds whole.
   double LargestInEmbedding();
   bool EvaluationIsDue(int64_t steps_done) const;
-  bool SaveIsDue(int64_t steps_done) const;
+  // Once after every step. A save that falls due in a step in which something was not finite waits
+  // for the next good one; the last step's does not.
+  bool SaveIsDue(int64_t steps_done);
   // Adds the loss on held-out data to `metrics`.
   absl::Status Evaluate(StepMetrics& metrics);
-  void LogNotFinite(int64_t step) const;
+  // Tells, the first few times, of a step in which something was not finite.
+  void LogNotFinite(int64_t step, const NonFiniteReport& report);
+  void LogEndNotFinite(const std::string& reason) const;
   absl::Status Report(const StepMetrics& metrics);
-  absl::Status Save(int64_t steps_done);
+  // False, with nothing written and the reason in the log, if weights or state are not finite.
+  absl::StatusOr<bool> Save(int64_t steps_done);
   // Whether a rank has been asked to stop; the same answer on every rank.
   bool AgreeToStop(bool requested_here);
   bool is_first() const { return world_.mesh.rank() == 0; }
@@ -93,10 +102,14 @@ class TrainingRun {
   RunOptions options_;
   StartMode start_;
   World& world_;
-  PosixFileSystem files_;
+  WatchedFileSystem files_;
   std::optional<RunLock> lock_;
   std::optional<Checkpoint> resume_from_;
+  std::vector<std::string> skipped_;     // why newer checkpoints were not taken
+  std::vector<std::string> unfinished_;  // newer saves that were cut short
+  std::vector<ConfigChange> changed_;    // since `resume_from_` was saved
   std::optional<DataLoader> data_;
+  DataRecord data_record_;  // of rank 0
   std::optional<ValidationSet> validation_;
   std::unique_ptr<Tokenizer> tokenizer_;
   MemoryLedger ledger_;
@@ -107,6 +120,9 @@ class TrainingRun {
   int64_t arena_bytes_ = 0;
   int64_t first_step_ = 0;
   int64_t saved_step_ = -1;
+  bool save_due_ = false;
+  SkipBudget skip_budget_;
+  int nonfinite_lines_ = 0;
 };
 
 }  // namespace panthera

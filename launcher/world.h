@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "launcher/progress.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/host_group.h"
 #include "runtime/comm/mesh.h"
@@ -23,6 +24,19 @@ struct World {
   int ranks_on_host = 1;
   std::unique_ptr<HostGroup> host;
   std::unique_ptr<Communicator> data_parallel;
+  // Where the worker tells what it is doing; null: nobody wants to know.
+  Progress* progress = nullptr;
+
+  void Enter(Phase phase, int64_t step = 0) const {
+    if (progress != nullptr) {
+      progress->Enter(phase, step);
+    }
+  }
+  void Beat() const {
+    if (progress != nullptr) {
+      progress->Beat();
+    }
+  }
 };
 
 // The control plane of the processes that mpirun or srun started, or of one started alone. Blocks

@@ -2,7 +2,6 @@
 
 #include <mpi.h>
 
-#include <cstdlib>
 #include <string>
 
 #include "runtime/base/log.h"
@@ -22,8 +21,7 @@ void CheckMpi(int code, const char* call, const char* file, int line) {
   LOG(ERROR) << file << ":" << line << ": " << call
              << " failed: " << std::string(text, static_cast<size_t>(length)) << " (MPI error "
              << code << "); a peer or the network between hosts is gone";
-  MPI_Abort(MPI_COMM_WORLD, MpiRuntime::kMpiFailureExitCode);
-  std::_Exit(MpiRuntime::kMpiFailureExitCode);
+  MpiRuntime::Abort(MpiRuntime::kMpiFailureExitCode);
 }
 
 }  // namespace panthera::internal

@@ -2,13 +2,18 @@
 
 #include <mpi.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "runtime/base/check.h"
 #include "runtime/comm/mpi_check.h"
 
 namespace panthera {
 namespace {
+
+// What MPI_Abort gets before this process ends without it.
+constexpr std::chrono::seconds kAbortPatience(5);
 
 // The ranks of this host, to be freed.
 MPI_Comm SplitByHost(int rank) {
@@ -46,8 +51,16 @@ void MpiRuntime::SumOverHost(std::vector<int32_t>& values) const {
   CHECK_MPI(MPI_Comm_free(&host));
 }
 
-void MpiRuntime::Abort(int exit_code) const {
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
+void MpiRuntime::Abort(int exit_code) {
+  int initialized = 0;
+  int finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  if (initialized != 0 && finalized == 0) {
+    // In a thread of its own: MPI may be stuck, or its launcher may not answer.
+    std::thread([exit_code] { MPI_Abort(MPI_COMM_WORLD, exit_code); }).detach();
+    std::this_thread::sleep_for(kAbortPatience);
+  }
   std::_Exit(exit_code);
 }
 

@@ -31,9 +31,11 @@ class MpiRuntime {
   // values[i] becomes its sum over the ranks of this host, which all give as many. Blocks on them.
   void SumOverHost(std::vector<int32_t>& values) const;
 
-  // Ends all ranks of the job without waiting for any of them. May be called from any thread. What
-  // the launcher returns is its own affair: Open MPI's mpirun passes `exit_code` on.
-  [[noreturn]] void Abort(int exit_code) const;
+  // Ends all ranks of the job without waiting for any of them, within seconds even where MPI itself
+  // is stuck. May be called from any thread, and before or after the life of the runtime: then only
+  // this process ends. What the launcher returns is its own affair: Open MPI's mpirun passes
+  // `exit_code` on.
+  [[noreturn]] static void Abort(int exit_code);
 
  private:
   int rank_ = 0;

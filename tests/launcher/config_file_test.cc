@@ -127,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"SectionInsideASection", "[optim.schedule]\nkind = \"cosine\"\n",
                   "run.toml:16: unknown key `optim.schedule`; known keys are algorithm, "
                   "learning_rate, weight_decay, beta1, beta2, epsilon, clip_norm, accumulate, "
-                  "weights, momentum"},
+                  "weights, momentum, nonfinite, skip_budget, shrink_ratio"},
         BadConfig{"TextForInteger", "[log]\nevery = \"ten\"\n",
                   "run.toml:17: `log.every` must be an integer; found the string \"ten\""},
         BadConfig{"RealForInteger", "[log]\nevery = 10.0\n",
@@ -192,16 +192,29 @@ TEST(ConfigFileTest, TheEndsOfARangeAreInIt) {
 TEST(ConfigFileTest, MissingKeysAreNamedWithTheirMeaning) {
   std::string text = kValid;
   text.erase(text.find("layers = 2\n"), 11);
-  EXPECT_EQ(ErrorOf(text), "run.toml:2: `model.layers` is missing: transformer blocks (L)");
+  EXPECT_EQ(ErrorOf(text),
+            "run.toml:2: set `model.layers`, which is missing: transformer blocks (L)");
+}
+
+TEST(ConfigFileTest, AMisspeltNameOfARequiredKeyOrSectionIsOneMistake) {
+  std::string text = kValid;
+  text.replace(text.find("layers = 2"), 6, "layer");
+  EXPECT_EQ(ErrorOf(text), "run.toml:5: unknown key `model.layer`; did you mean `layers`?");
+  text = kValid;
+  text.replace(text.find("[train]"), 7, "[trian]");
+  EXPECT_THAT(ErrorOf(text), ::testing::EndsWith("unknown section [trian]; did you mean `train`?"));
+  EXPECT_EQ(ErrorOf(text).find('\n'), std::string::npos);
 }
 
 TEST(ConfigFileTest, MissingSectionsHaveMissingKeys) {
   const std::string text = std::string(kValid).substr(0, std::string(kValid).find("[train]"));
   EXPECT_EQ(ErrorOf(text),
-            "run.toml:1: `train.steps` is missing: optimizer steps of the whole run\n"
-            "run.toml:1: `train.global_batch` is missing: sequences per optimizer step, over all "
+            "run.toml:1: set `train.steps`, which is missing: optimizer steps of the whole run\n"
+            "run.toml:1: set `train.global_batch`, which is missing: sequences per optimizer step, "
+            "over all "
             "ranks\n"
-            "run.toml:1: `train.micro_batch` is missing: sequences that one data-parallel rank "
+            "run.toml:1: set `train.micro_batch`, which is missing: sequences that one "
+            "data-parallel rank "
             "computes at a time; the number of micro-steps follows");
 }
 
@@ -261,11 +274,14 @@ TEST(ConfigFileTest, LoadsFromAFile) {
 
 TEST(ConfigFileTest, AFileThatCannotBeReadIsNamed) {
   RunOptions options;
-  EXPECT_EQ(Message(LoadConfig("no/such.toml", {}, options)),
-            "cannot read the configuration no/such.toml: No such file or directory");
+  EXPECT_EQ(
+      Message(LoadConfig("no/such.toml", {}, options)),
+      "cannot read the configuration no/such.toml: No such file or directory; name a TOML file, "
+      "such as one of those in configs/");
   const testing::TempDir dir;
   EXPECT_EQ(Message(LoadConfig(dir.path(), {}, options)),
-            "cannot read the configuration " + dir.path() + ": Is a directory");
+            "cannot read the configuration " + dir.path() +
+                ": Is a directory; name a TOML file, such as one of those in configs/");
 }
 
 TEST(OverrideTest, ReplacesAndAddsValues) {
@@ -368,9 +384,19 @@ INSTANTIATE_TEST_SUITE_P(
                     "set one key of the list entry, or the whole list"},
         BadOverride{"SectionAsValue", "device=cpu",
                     "`device` must be a table [device]; found the string \"cpu\""},
+        BadOverride{"NotUtf8", "train.run_dir=runs/\xFF", "the value is not UTF-8"},
         BadOverride{"NumberInsideAList", "data.validation=[{path = 7}]",
                     "`data.validation[0].path` must be a string in quotes; found the integer 7"}),
     [](const auto& test) { return std::string(test.param.name); });
+
+TEST(OverrideTest, AMistakeIsShownInOneLineWhateverTheArgumentHolds) {
+  EXPECT_EQ(ErrorOf(kValid, {"train.steps\n\x1B[2J"}),
+            "--set train.steps\\x0A\\x1B[2J: expected SECTION.KEY=VALUE, such as train.steps=100");
+}
+
+TEST(ConfigTest, ABrokenTableHeaderIsAnErrorAlsoWhereTheLibraryAsserts) {
+  EXPECT_THAT(ErrorOf("[)model]\n"), StartsWith("run.toml:1: "));
+}
 
 TEST(OverrideTest, MistakesFollowThoseOfTheFileInTheirOrder) {
   EXPECT_EQ(ErrorOf(std::string(kValid) + "[log]\nevery = 0\n", {"b.c=1", "eval.every=x"}),

@@ -23,8 +23,8 @@ class RecordingFileSystem final : public FileSystem {
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
     return files_.Open(path, mode);
   }
-  absl::Status MakeDirectories(const std::string& path) override {
-    return files_.MakeDirectories(path);
+  absl::Status MakeDirectory(const std::string& path) override {
+    return files_.MakeDirectory(path);
   }
   absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override {
     return files_.List(path);
@@ -81,7 +81,8 @@ TEST_F(RunDirectoryTest, SetAsideMovesCheckpointsFirstAndSyncsBothDirectories) {
   ASSERT_EQ(SetRunAside(files_, dir_.path()), absl::OkStatus());
 
   EXPECT_THAT(files_.renamed, ElementsAre("checkpoints", "a.txt", "metrics.jsonl"));
-  EXPECT_THAT(files_.synced, ElementsAre(dir_.File("set_aside_1"), dir_.path()));
+  // The new directory's name first: what is moved must not be in a directory that may be lost.
+  EXPECT_THAT(files_.synced, ElementsAre(dir_.path(), dir_.File("set_aside_1"), dir_.path()));
 }
 
 TEST_F(RunDirectoryTest, WithNothingToSetAsideNothingChanges) {

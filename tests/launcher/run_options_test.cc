@@ -166,7 +166,7 @@ TEST(RunOptionsTest, FinishNamesCheckpointsThatWouldNeverBeKept) {
   options.checkpoint.keep_every = 50;
   EXPECT_EQ(FinishError(options, 1),
             "checkpoint.keep_every = 50 is not a multiple of checkpoint.every = 20, so there would "
-            "be no checkpoint to keep");
+            "be no checkpoint to keep; make it one");
   options.checkpoint.every = 0;
   EXPECT_THAT(FinishError(options, 1), ::testing::StartsWith("checkpoint.keep_every = 50"));
 }

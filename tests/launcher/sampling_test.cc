@@ -238,6 +238,31 @@ TEST(GeneratorTest, ReportsACheckpointThatGivesNoNumbers) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("non-finite logits"));
 }
 
+// An arena of exactly the planned size, which aborts when it is exceeded.
+TEST(GeneratorTest, PlansTheArenaOfEveryPromptLengthAndCount) {
+  SelfCommunicator self;
+  for (const WeightStorage weights : {WeightStorage::kFp32, WeightStorage::kBf16}) {
+    for (int64_t prompt_tokens = 1; prompt_tokens <= kContext + 2; ++prompt_tokens) {
+      for (const int64_t count : {int64_t{1}, int64_t{2}, kContext / 2, 3 * kContext}) {
+        MemoryLedger plan;
+        ModelInstance meta(SmallModel(kVocabulary), weights, self, Context::Plan({}, plan));
+        Generator(meta, kVocabulary).Plan(prompt_tokens, count);
+        const int64_t planned = meta.context().arena().peak_bytes();
+        MemoryLedger ledger;
+        ModelInstance real(SmallModel(kVocabulary), weights, self,
+                           std::make_unique<Context>(Device(), ledger, planned));
+        InitializeShards(real.params(), 5);
+        real.params().Publish(self, real.context().compute());
+        const std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens), 7);
+        ASSERT_EQ(
+            Generator(real, kVocabulary).Generate(prompt, count, {}, [](int32_t) { return true; }),
+            absl::OkStatus());
+        EXPECT_EQ(real.context().arena().peak_bytes(), planned) << prompt_tokens << " " << count;
+      }
+    }
+  }
+}
+
 TEST(GeneratorTest, StopsWhenTheReceiverHasEnough) {
   Model model(kVocabulary);
   int received = 0;

@@ -1,0 +1,206 @@
+// Signals and deaths at chosen moments: the job ends in bounded time with a documented exit code,
+// and the same command goes on where it was.
+#include <signal.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include <gmock/gmock.h>
+
+#include "launcher/config_text.h"
+#include "launcher/exit_codes.h"
+#include "tests/deaths/job.h"
+#include "tests/deaths/run_record.h"
+#include "tests/equivalence/tiny_run.h"
+
+namespace panthera::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+constexpr int kKilled = 128 + SIGKILL;
+// More than any of these runs takes.
+constexpr int64_t kManySteps = 1'000'000;
+
+class DeathsTest : public ::testing::Test {
+ protected:
+  DeathsTest() : run_(kManySteps), config_(run_.directory() + "/run.toml") {
+    run_.options.checkpoint.every = 2;
+    std::ofstream(config_) << PrintConfig(run_.options);
+  }
+
+  std::unique_ptr<Job> Start(std::vector<std::string> settings = {}, const std::string& gate = "",
+                             std::vector<std::string> mpirun_options = {}) {
+    return std::make_unique<Job>(JobOptions{.config = config_,
+                                            .settings = std::move(settings),
+                                            .mpirun_options = std::move(mpirun_options),
+                                            .gate = gate},
+                                 absl::StrCat(run_.directory(), "/job_", ++num_jobs_));
+  }
+
+  // Starts and waits until some steps have been made after those that the run already has.
+  std::unique_ptr<Job> StartTraining(const std::vector<std::string>& settings = {}) {
+    const int64_t before = CountMetricsLines(run_dir());
+    std::unique_ptr<Job> job = Start(settings);
+    (void)job->WaitForRanks();
+    EXPECT_TRUE(WaitUntil([&] { return CountMetricsLines(run_dir()) > before + 3; }))
+        << job->Output();
+    return job;
+  }
+
+  // The same command goes on after the newest checkpoint, and nothing half done stays behind.
+  void ExpectGoesOn() {
+    const int64_t newest = NewestCheckpoint(run_dir());
+    std::unique_ptr<Job> job = Start({absl::StrCat("train.steps=", newest + 2)});
+    EXPECT_EQ(job->WaitForEnd(), kExitDone) << job->Output();
+    EXPECT_THAT(
+        job->Output(),
+        HasSubstr(newest == 0 ? "a new run" : absl::StrCat("going on after step ", newest)));
+    EXPECT_EQ(CountMetricsLines(run_dir()), newest + 2);
+    EXPECT_EQ(NewestCheckpoint(run_dir()), newest + 2);
+    EXPECT_THAT(Leftovers(run_dir()), IsEmpty());
+  }
+
+  const std::string& run_dir() const { return run_.options.train.run_dir; }
+
+  TinyRun run_;
+  std::string config_;
+  int num_jobs_ = 0;
+};
+
+TEST_F(DeathsTest, SignalDuringStartUpStopsBeforeTheFirstStep) {
+  for (const int signal : {SIGUSR1, SIGTERM}) {
+    std::unique_ptr<Job> job = Start({}, "/train.bin");
+    ASSERT_TRUE(job->WaitForGate()) << job->Output();
+    kill(job->WaitForRanks().at(0), signal);
+    job->OpenGate();
+    EXPECT_EQ(job->WaitForEnd(), kExitStoppedBySignal) << job->Output();
+    EXPECT_THAT(job->Output(), HasSubstr("asked to stop before the first step"));
+    EXPECT_EQ(CountMetricsLines(run_dir()), 0);
+  }
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, SignalWhileTrainingSavesTheStepAndStops) {
+  std::unique_ptr<Job> job = StartTraining();
+  kill(job->mpirun(), SIGUSR1);
+  EXPECT_EQ(job->WaitForEnd(), kExitStoppedBySignal) << job->Output();
+  EXPECT_EQ(NewestCheckpoint(run_dir()), CountMetricsLines(run_dir()));
+
+  // SIGTERM to one rank is enough.
+  job = StartTraining();
+  kill(job->WaitForRanks().at(1), SIGTERM);
+  EXPECT_EQ(job->WaitForEnd(), kExitStoppedBySignal) << job->Output();
+  EXPECT_EQ(NewestCheckpoint(run_dir()), CountMetricsLines(run_dir()));
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, SignalsWhileSavingDoNoHarm) {
+  std::unique_ptr<Job> job = Start({}, "step_00000002.tmp/manifest.json");
+  ASSERT_TRUE(job->WaitForGate()) << job->Output();
+  for (const auto& [rank, pid] : job->WaitForRanks()) {
+    kill(pid, SIGTERM);
+    kill(pid, SIGTERM);
+    kill(pid, SIGUSR1);
+  }
+  job->OpenGate();
+  EXPECT_EQ(job->WaitForEnd(), kExitStoppedBySignal) << job->Output();
+  // The save is finished, and the stop comes after the next step.
+  EXPECT_EQ(TensorFiles(run_dir(), 2).size(), TensorFiles(run_dir(), 3).size());
+  EXPECT_EQ(NewestCheckpoint(run_dir()), 3);
+  ExpectGoesOn();
+}
+
+// Rank 0 writes the manifest; the other waits for it.
+TEST_F(DeathsTest, KilledWhileSavingTheRunGoesOnBitForBit) {
+  const std::string straight = run_.directory() + "/straight";
+  std::unique_ptr<Job> job = Start({"train.steps=8", absl::StrCat("train.run_dir=", straight)});
+  ASSERT_EQ(job->WaitForEnd(), kExitDone) << job->Output();
+
+  for (const int rank : {0, 1}) {
+    // The run has come to step 2 at the first kill and to step 4 at the second.
+    const std::string gate = absl::StrCat("step_0000000", 4 + 2 * rank, ".tmp/manifest.json");
+    job = Start({"train.steps=8"}, gate);
+    ASSERT_TRUE(job->WaitForGate()) << job->Output();
+    kill(job->WaitForRanks().at(rank), SIGKILL);
+    EXPECT_EQ(job->WaitForEnd(), kKilled) << job->Output();
+    EXPECT_EQ(NewestCheckpoint(run_dir()), 2 + 2 * rank);
+    EXPECT_TRUE(SaveIsUnderWay(run_dir()));
+  }
+  // A line that was being written.
+  std::ofstream(run_dir() + "/metrics.jsonl", std::ios::app) << "{\"step\":7,\"lo";
+
+  job = Start({"train.steps=8"});
+  EXPECT_EQ(job->WaitForEnd(), kExitDone) << job->Output();
+  EXPECT_THAT(job->Output(), HasSubstr("going on after step 4"));
+  EXPECT_THAT(Leftovers(run_dir()), IsEmpty());
+  EXPECT_EQ(TimelessMetrics(run_dir()), TimelessMetrics(straight));
+  EXPECT_TRUE(TensorFiles(run_dir(), 8) == TensorFiles(straight, 8));
+}
+
+TEST_F(DeathsTest, KilledRankEndsTheJob) {
+  std::unique_ptr<Job> job = StartTraining();
+  kill(job->WaitForRanks().at(0), SIGKILL);
+  EXPECT_EQ(job->WaitForEnd(), kKilled) << job->Output();
+  ExpectGoesOn();
+}
+
+// With --enable-recovery mpirun does what srun does without --kill-on-bad-exit: nothing.
+TEST_F(DeathsTest, KilledRankEndsTheOthersThoughTheirLauncherDoesNot) {
+  for (const int rank : {0, 1}) {
+    std::unique_ptr<Job> job = Start({}, "step_00000002.tmp/manifest.json", {"--enable-recovery"});
+    ASSERT_TRUE(job->WaitForGate()) << job->Output();
+    kill(job->WaitForRanks().at(rank), SIGKILL);
+    EXPECT_NE(job->WaitForEnd(), std::nullopt) << job->Output();
+    EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("rank ", rank, " has died")));
+    EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("exit code ", kExitPeerLost)));
+  }
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, KilledLauncherEndsTheRanks) {
+  std::unique_ptr<Job> job = StartTraining();
+  kill(job->mpirun(), SIGKILL);
+  EXPECT_EQ(job->WaitForEnd(), kKilled) << job->Output();
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, StoppedRankIsNamedAndEndsTheJob) {
+  for (const int rank : {0, 1}) {
+    std::unique_ptr<Job> job = StartTraining({"train.stall_seconds=3"});
+    kill(job->WaitForRanks().at(rank), SIGSTOP);
+    EXPECT_EQ(job->WaitForEnd(), kExitStalled) << job->Output();
+    EXPECT_THAT(job->Output(),
+                HasSubstr(absl::StrCat("suspected: rank ", rank, ", which has not reported for")));
+    EXPECT_THAT(job->Output(), HasSubstr(", waiting in "));
+  }
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, RankThatWorksForEverIsNamedByThoseThatWait) {
+  std::unique_ptr<Job> job = Start({"train.stall_seconds=3"}, "step_00000002.tmp/manifest.json");
+  ASSERT_TRUE(job->WaitForGate()) << job->Output();
+  EXPECT_EQ(job->WaitForEnd(), kExitStalled) << job->Output();
+  EXPECT_THAT(job->Output(), HasSubstr("suspected: rank 0, in save after step 2, at work"));
+  EXPECT_THAT(job->Output(), Not(HasSubstr("suspected: rank 1")));
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, TerminatedLauncherLosesNoCheckpoint) {
+  std::unique_ptr<Job> job = StartTraining();
+  const int64_t newest = NewestCheckpoint(run_dir());
+  kill(job->mpirun(), SIGTERM);
+  // mpirun gives the ranks a second and has an exit code of its own.
+  EXPECT_NE(job->WaitForEnd(), std::nullopt) << job->Output();
+  EXPECT_GE(NewestCheckpoint(run_dir()), newest);
+  ExpectGoesOn();
+}
+
+}  // namespace
+}  // namespace panthera::testing
