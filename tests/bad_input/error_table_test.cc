@@ -1,0 +1,17 @@
+#include "tests/bad_input/error_table.h"
+
+#include "gtest/gtest.h"
+
+namespace panthera::testing {
+namespace {
+
+TEST(ErrorTable, HasOneTableForEverySubject) {
+  ExpectErrorTableOf({"Configuration: the file", "Configuration: the values",
+                      "Data: where the token files are", "Data: what is in the token files",
+                      "Text and tokenizers", "Checkpoints to resume from",
+                      "Checkpoints to evaluate and generate from", "Run directories",
+                      "Ranks, batch, device and memory", "Command line"});
+}
+
+}  // namespace
+}  // namespace panthera::testing
