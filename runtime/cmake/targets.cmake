@@ -11,6 +11,8 @@ target_compile_options(
             # Constructor arguments may bear the names of the members they initialise.
             $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>
             $<$<CXX_COMPILER_ID:Clang>:-Wshadow>
+            # CHECK(false) is a loop without an end to Clang, which CHECK's [[unlikely]] does not suit.
+            $<$<CXX_COMPILER_ID:Clang>:-Wno-ignored-attributes>
             -Wconversion
             -Wsign-conversion
             # Sums and products keep their bits on every machine: no contraction into FMAs unless
@@ -25,6 +27,12 @@ if(PANTHERA_WERROR)
 endif()
 if(PANTHERA_SANITIZER STREQUAL "address")
   target_compile_options(panthera_options INTERFACE -fsanitize=address,undefined
+                                                    -fno-sanitize-recover=undefined
+                                                    -fno-omit-frame-pointer)
+  target_link_options(panthera_options INTERFACE -fsanitize=address,undefined)
+elseif(PANTHERA_SANITIZER STREQUAL "fuzzer")
+  # The programs in tests/fuzz are linked with libFuzzer itself.
+  target_compile_options(panthera_options INTERFACE -fsanitize=address,undefined,fuzzer-no-link
                                                     -fno-sanitize-recover=undefined
                                                     -fno-omit-frame-pointer)
   target_link_options(panthera_options INTERFACE -fsanitize=address,undefined)
