@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 
@@ -97,6 +98,97 @@ TEST_P(MemoryPlanTest, EqualsEveryByteThatARealRunRequests) {
     ASSERT_EQ(SaveTraining(files, world, *trainer, run.options, {}, 1), absl::OkStatus());
     ExpectPlanned(plan, *trainer, ledger);
   });
+}
+
+// One step of `run` on `ranks` ranks requests and sends exactly what its plan says.
+void ExpectOneStepAsPlanned(const TinyRun& run, int ranks) {
+  RunRanks(ranks, [&](RankWorld& rank_world) {
+    const StepPlan plan = PlanOf(run.options, ranks);
+    World world = testing::WorldOf(rank_world);
+    const std::unique_ptr<Trainer> trainer =
+        testing::NewTrainer(run.options, world, rank_world.ledger());
+    const DataLoader data = run.OpenData();
+    const int64_t sent_before = world.data_parallel->bytes_sent();
+    ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
+    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.bytes_sent);
+    ExpectPlanned(plan, *trainer, rank_world.ledger());
+  });
+}
+
+TEST(MemoryPlanOfStoragesTest, EveryAlgorithmStorageAndRecomputationIsPlanned) {
+  int combinations = 0;
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW}) {
+    for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+      for (int weights = 0; weights < 4; ++weights) {
+        for (const MomentumStorage momentum : {MomentumStorage::kFp32, MomentumStorage::kBf16}) {
+          for (const Recompute recompute : {Recompute::kNone, Recompute::kBlock}) {
+            TinyRun run(4);
+            run.options.optim.algorithm = algorithm;
+            run.options.optim.accumulate = accumulate;
+            run.options.optim.weights = static_cast<WeightStorage>(weights);
+            run.options.optim.momentum = momentum;
+            run.options.model.recompute = recompute;
+            run.options.train.micro_batch = 2;
+            OptimOptions finished = run.options.optim;
+            if (!finished.Finish().ok()) {
+              continue;
+            }
+            SCOPED_TRACE(::testing::PrintToString(
+                std::vector<int>{static_cast<int>(algorithm), static_cast<int>(accumulate), weights,
+                                 static_cast<int>(momentum), static_cast<int>(recompute)}));
+            ExpectOneStepAsPlanned(run, 1 + combinations % 3);
+            ++combinations;
+          }
+        }
+      }
+    }
+  }
+  // Tiger has two accumulations, Lion and AdamW one.
+  EXPECT_EQ(combinations, (2 + 1 + 1) * 4 * 2 * 2);
+}
+
+struct Shipped {
+  const char* name;
+  int ranks;
+  // What the widths, and then the number of layers and the vocabulary, are divided by.
+  int64_t narrower;
+  int64_t shorter;
+  int64_t micro_batch;
+  int64_t micro_steps;
+};
+
+class ShippedConfigStepTest : public ::testing::TestWithParam<Shipped> {};
+
+// The first three as they are but for the batch of the third; the others with the proportions of
+// their layers, on fewer ranks.
+INSTANTIATE_TEST_SUITE_P(All, ShippedConfigStepTest,
+                         ::testing::Values(Shipped{"quickstart", 2, 1, 1, 4, 3},
+                                           Shipped{"toy_1m", 1, 1, 1, 8, 2},
+                                           Shipped{"llama_124m", 1, 1, 1, 1, 1},
+                                           Shipped{"llama_1b_8gpu", 4, 16, 8, 2, 2},
+                                           Shipped{"llama_7b_64gpu", 3, 32, 16, 2, 2},
+                                           Shipped{"llama_70b_1024gpu", 4, 64, 40, 1, 2}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(ShippedConfigStepTest, RequestsAndSendsWhatItsPlanSays) {
+  const Shipped& shipped = GetParam();
+  TinyRun text(4);
+  TinyRun run(4);
+  const std::string path = std::string(PANTHERA_CONFIGS) + "/" + shipped.name + ".toml";
+  ASSERT_EQ(LoadConfig(path, {}, run.options), absl::OkStatus());
+  ModelOptions& model = run.options.model;
+  ASSERT_EQ(model.Finish(), absl::OkStatus());
+  model.width /= shipped.narrower;
+  model.head_width /= shipped.narrower;
+  model.ffn_width /= shipped.narrower;
+  model.sequence_length /= shipped.narrower;
+  model.layers /= shipped.shorter;
+  model.vocab_size /= shipped.shorter;
+  run.options.train.micro_batch = shipped.micro_batch;
+  run.options.train.global_batch = shipped.micro_batch * shipped.ranks * shipped.micro_steps;
+  run.options.data.train = text.options.data.train;
+
+  ExpectOneStepAsPlanned(run, shipped.ranks);
 }
 
 TEST(MemoryPlanOfCheckpointTest, HasRoomForTheHeadThatOthersExpect) {

@@ -8,91 +8,19 @@
 
 #include <gmock/gmock.h>
 
-#include "runtime/comm/self_communicator.h"
-#include "tests/equivalence/tiny_run.h"
-#include "tests/support/random_tensor.h"
+#include "tests/equivalence/sample_sums.h"
 
 namespace panthera {
 namespace {
 
-using testing::HostTensor;
 using testing::RankWorld;
 using testing::RunRanks;
+using testing::SampleSums;
 using testing::Tensors;
 using testing::TinyRun;
 
 constexpr int64_t kSamples = 12;
-
-// What the first step on the tiny run has to do, sample by sample in double: of every parameter the
-// sum of the samples' gradients and of their magnitudes, and the sum of the losses.
-struct SampleSums {
-  std::map<std::string, std::vector<double>> gradient;
-  std::map<std::string, std::vector<double>> magnitude;
-  double loss = 0;
-};
-
-class SampleSink final : public GradientSink {
- public:
-  explicit SampleSink(const ParameterStore& params) : params_(params) {
-    for (int i = 0; i < params.num_params(); ++i) {
-      gradients_.push_back(HostTensor(params.spec({i}).shape, DType::kF32));
-    }
-  }
-
-  void BeginSample() { written_.assign(gradients_.size(), false); }
-  GradientTarget Target(ParamId id) override {
-    const auto i = static_cast<size_t>(id.index);
-    const bool first = !written_[i];
-    written_[i] = true;
-    return {gradients_[i], first ? Accumulate::kOverwrite : Accumulate::kAdd};
-  }
-  void GroupComplete(GroupId) override {}
-
-  void AddTo(SampleSums& sums) const {
-    for (size_t i = 0; i < gradients_.size(); ++i) {
-      const std::string& name = params_.spec({static_cast<int>(i)}).name;
-      const std::vector<double> gradient = testing::ToDoubles(gradients_[i]);
-      sums.gradient[name].resize(gradient.size());
-      sums.magnitude[name].resize(gradient.size());
-      for (size_t j = 0; j < gradient.size(); ++j) {
-        sums.gradient[name][j] += gradient[j];
-        sums.magnitude[name][j] += std::abs(gradient[j]);
-      }
-    }
-  }
-
- private:
-  const ParameterStore& params_;
-  std::vector<HostTensor> gradients_;
-  std::vector<bool> written_;
-};
-
-SampleSums SumOverSamples(const TinyRun& run) {
-  World world;
-  world.data_parallel = std::make_unique<SelfCommunicator>();
-  MemoryLedger ledger;
-  const std::unique_ptr<Trainer> trainer = testing::NewTrainer(run.options, world, ledger);
-  ModelInstance& instance = trainer->instance();
-  const DataLoader data = run.OpenData();
-  const int64_t tokens = run.options.model.sequence_length;
-  const HostTensor batch_tokens(Shape{1, tokens}, DType::kI32);
-  const HostTensor batch_targets(Shape{1, tokens}, DType::kI32);
-  const HostTensor losses(Shape{tokens}, DType::kF32);
-  SampleSink sink(instance.params());
-  SampleSums sums;
-  for (int64_t sample = 0; sample < kSamples; ++sample) {
-    CHECK_OK(data.Fill(sample, batch_tokens, batch_targets));
-    sink.BeginSample();
-    instance.model().LossAndGradient(instance.context(), instance.params(),
-                                     {batch_tokens, batch_targets},
-                                     1.0F / static_cast<float>(tokens), losses, sink);
-    sink.AddTo(sums);
-    for (const double loss : testing::ToDoubles(losses)) {
-      sums.loss += loss;
-    }
-  }
-  return sums;
-}
+constexpr double kBeta = 0.965;
 
 struct FirstStep {
   StepResult result;
@@ -116,55 +44,70 @@ FirstStep TakeFirstStep(const TinyRun& run, int ranks) {
   return first;
 }
 
-class RanksTest : public ::testing::TestWithParam<std::tuple<int, Accumulation>> {};
+class RanksTest : public ::testing::TestWithParam<std::tuple<int, Accumulation, WeightStorage>> {
+ protected:
+  RanksTest() {
+    run_.options.optim.accumulate = std::get<1>(GetParam());
+    run_.options.optim.weights = std::get<2>(GetParam());
+  }
 
-INSTANTIATE_TEST_SUITE_P(Cuts, RanksTest,
-                         ::testing::Combine(::testing::Values(1, 2, 3, 4, 6, 12),
-                                            ::testing::Values(Accumulation::kMomentum,
-                                                              Accumulation::kGradient)),
-                         [](const auto& test) {
-                           return std::to_string(std::get<0>(test.param)) + "RanksInThe" +
-                                  (std::get<1>(test.param) == Accumulation::kMomentum ? "Momentum"
-                                                                                      : "Gradient");
-                         });
+  const int ranks_ = std::get<0>(GetParam());
+  TinyRun run_{/*steps=*/4};
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Cuts, RanksTest,
+    ::testing::Combine(::testing::Values(1, 2, 3, 4, 6, 12),
+                       ::testing::Values(Accumulation::kMomentum, Accumulation::kGradient),
+                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8)),
+    [](const auto& test) {
+      return std::to_string(std::get<0>(test.param)) + "RanksInThe" +
+             (std::get<1>(test.param) == Accumulation::kMomentum ? "Momentum" : "Gradient") +
+             (std::get<2>(test.param) == WeightStorage::kFp32 ? "OfFp32" : "OfBf16");
+    });
 
 TEST_P(RanksTest, FirstStepIsThatOfTheWholeBatch) {
-  TinyRun run(/*steps=*/4);
-  run.options.optim.accumulate = std::get<1>(GetParam());
-  const SampleSums sums = SumOverSamples(run);
+  const SampleSums sums = testing::SumOverFirstStep(run_);
 
-  const FirstStep first = TakeFirstStep(run, std::get<0>(GetParam()));
+  const FirstStep first = TakeFirstStep(run_, ranks_);
 
-  const double targets = static_cast<double>(kSamples * run.options.model.sequence_length);
   // Losses are summed in double, in another order at most.
-  EXPECT_NEAR(first.result.loss_nats, sums.loss / targets, 1e-12 * sums.loss / targets);
-  const double beta = 0.965;
+  const double loss = sums.loss / kSamples;
+  EXPECT_NEAR(first.result.loss_nats, loss, 1e-12 * loss);
+  double norm_of_mean = 0;
+  double norm_of_bounds = 0;
   for (const auto& [name, gradient] : sums.gradient) {
     const std::vector<float>& momentum = first.tensors.at(name + "|momentum");
+    const std::vector<double> bounds =
+        testing::StepBounds(run_.options, ranks_, sums.magnitude.at(name));
     for (size_t i = 0; i < gradient.size(); ++i) {
-      // Every sample's gradient has the same bits wherever it is computed; 12 of them are summed in
-      // fp32 in some order, with a product by the weight and one by 1 - beta (itself rounded).
-      const double scale = (1 - beta) / kSamples;
-      const double bound =
-          (kSamples + 4) * UnitRoundoff(DType::kF32) * scale * sums.magnitude.at(name)[i];
-      ASSERT_NEAR(momentum[i], scale * gradient[i], bound) << name << " " << i;
+      const double mean = gradient[i] / kSamples;
+      const double bound = bounds[i] / kSamples;
+      ASSERT_NEAR(momentum[i], (1 - kBeta) * mean, (1 - kBeta) * bound) << name << " " << i;
+      norm_of_mean += mean * mean;
+      norm_of_bounds += bound * bound;
     }
+  }
+  if (run_.options.optim.accumulate == Accumulation::kGradient) {
+    // By the triangle inequality; the squares are summed in fp32 blocks of at most 1,024 elements.
+    norm_of_mean = std::sqrt(norm_of_mean);
+    EXPECT_NEAR(first.result.gradient_norm, norm_of_mean,
+                std::sqrt(norm_of_bounds) + 1024 * UnitRoundoff(DType::kF32) * norm_of_mean);
   }
 }
 
 TEST_P(RanksTest, WeightsAfterOneStepDifferOnlyWhereTheMomentumIsNearZero) {
-  TinyRun run(/*steps=*/4);
-  run.options.optim.accumulate = std::get<1>(GetParam());
-  const SampleSums sums = SumOverSamples(run);
-  const FirstStep one = TakeFirstStep(run, 1);
+  const SampleSums sums = testing::SumOverFirstStep(run_);
+  const FirstStep one = TakeFirstStep(run_, 1);
 
-  const FirstStep many = TakeFirstStep(run, std::get<0>(GetParam()));
+  const FirstStep many = TakeFirstStep(run_, ranks_);
 
   int64_t compared = 0;
   for (const auto& [name, gradient] : sums.gradient) {
+    const std::vector<double> bounds =
+        testing::StepBounds(run_.options, ranks_, sums.magnitude.at(name));
     for (size_t i = 0; i < gradient.size(); ++i) {
-      const double noise = (kSamples + 4) * UnitRoundoff(DType::kF32) * sums.magnitude.at(name)[i];
-      if (std::abs(gradient[i]) > noise) {
+      if (std::abs(gradient[i]) > bounds[i]) {
         ASSERT_EQ(many.tensors.at(name)[i], one.tensors.at(name)[i]) << name << " " << i;
         ++compared;
       }
@@ -172,6 +115,48 @@ TEST_P(RanksTest, WeightsAfterOneStepDifferOnlyWhereTheMomentumIsNearZero) {
   }
   // The exception stays one: most weights were compared.
   EXPECT_GT(compared, 3000);
+}
+
+struct Cut {
+  const char* name;
+  int ranks;
+  int64_t micro_batch;
+};
+
+class MicroBatchTest : public ::testing::TestWithParam<Cut> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Cuts, MicroBatchTest,
+    ::testing::Values(Cut{"OneRankOneStep", 1, 12}, Cut{"OneRankFourSteps", 1, 3},
+                      Cut{"FourRanksOneStep", 4, 3}, Cut{"TwoRanksTwoSteps", 2, 3},
+                      Cut{"ThreeRanksTwoSteps", 3, 2}, Cut{"SixRanksOneStep", 6, 2}),
+    [](const auto& test) { return test.param.name; });
+
+// Samples that share a micro-batch are summed inside the products, so the bound is that of a whole
+// backward pass, in the norm: some 30 operations, each a sum of at most the micro-batch's tokens,
+// on either side.
+TEST_P(MicroBatchTest, FirstStepIsThatOfSingleSamples) {
+  TinyRun run(/*steps=*/4);
+  const SampleSums sums = testing::SumOverFirstStep(run);
+  run.options.train.micro_batch = GetParam().micro_batch;
+
+  const FirstStep first = TakeFirstStep(run, GetParam().ranks);
+
+  const double terms =
+      static_cast<double>(GetParam().micro_batch * run.options.model.sequence_length);
+  const double bound = 2 * 30 * terms * UnitRoundoff(DType::kF32);
+  EXPECT_NEAR(first.result.loss_nats, sums.loss / kSamples, bound * sums.loss / kSamples);
+  for (const auto& [name, gradient] : sums.gradient) {
+    const std::vector<float>& momentum = first.tensors.at(name + "|momentum");
+    double difference = 0;
+    double norm = 0;
+    for (size_t i = 0; i < gradient.size(); ++i) {
+      const double expected = (1 - kBeta) * gradient[i] / kSamples;
+      difference += (momentum[i] - expected) * (momentum[i] - expected);
+      norm += expected * expected;
+    }
+    EXPECT_LT(std::sqrt(difference / norm), bound) << name;
+  }
 }
 
 TEST(LossBandTest, RunsOnAnyNumberOfRanksLearnTheSame) {

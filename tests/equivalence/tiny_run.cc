@@ -94,6 +94,13 @@ TinyRun::TinyRun(int64_t steps) {
   options.train.run_dir = directory() + "/run";
 }
 
+void TinyRun::UseShortTexts() {
+  WriteText(directory() + "/short_0", 500);
+  WriteText(directory() + "/short_1", 300);
+  options.data.train = {{.path = directory() + "/short_0", .weight = 0.7},
+                        {.path = directory() + "/short_1", .weight = 0.3}};
+}
+
 DataLoader TinyRun::OpenData() const {
   absl::StatusOr<DataLoader> data = DataLoader::Open(
       options.data.train,

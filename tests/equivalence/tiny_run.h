@@ -21,6 +21,11 @@ class TinyRun {
  public:
   explicit TinyRun(int64_t steps);
 
+  // Replaces the training text by two short ones: 31 samples with 0.7 of the weight and 18 with
+  // 0.3. Twelve samples a step end an epoch of the first after 44 samples, in the 4th step, and one
+  // of the second after 60, at the end of the 5th.
+  void UseShortTexts();
+
   RunOptions options;  // not finished
   const std::string& directory() const { return directory_.path(); }
   DataLoader OpenData() const;

@@ -1,6 +1,7 @@
 // How a run begins, ends and goes on: stop requests, damaged and not finite checkpoints, refusals.
 #include "launcher/training_run.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -187,6 +188,7 @@ TEST_F(TrainingRunTest, AStepThatIsNotFiniteStopsAllRanksAndSavesNothing) {
   // The first update makes the sums of squares of the second step overflow.
   run_.options.optim.learning_rate = 1e30;
   run_.options.optim.schedule.warmup_steps = 0;
+  run_.options.optim.nonfinite = NonFinitePolicy::kStop;
   run_.options.eval.every = 1;
 
   const Outcome diverged = Resume(run_, 2);
@@ -204,6 +206,68 @@ TEST_F(TrainingRunTest, StepsBelowTheCheckpointAreRefused) {
   run_.options.train.steps = 3;
 
   EXPECT_THAT(Refusal(run_, 2), AllOf(HasSubstr("train.steps = 3"), HasSubstr("step 4")));
+}
+
+TEST_F(TrainingRunTest, DataThatChangedUnderTheSameNameIsRefusedAndNamed) {
+  Resume(run_, 2, {.steps = 2});
+  // As many ids in as many documents, but in another order: only the contents tell.
+  const std::string path = run_.options.data.train[0].path + ".bin";
+  std::string ids = *ReadFile(files_, path);
+  std::rotate(ids.begin(), ids.begin() + 2, ids.end());
+  ASSERT_EQ(WriteFile(files_, path, ids), absl::OkStatus());
+
+  EXPECT_THAT(Refusal(run_, 2), AllOf(HasSubstr("data.train[0]: " + path),
+                                      HasSubstr("another file"), HasSubstr("--fresh")));
+  EXPECT_EQ(Start(run_, 2, StartMode::kFresh, {}).steps, 6);
+}
+
+TEST_F(TrainingRunTest, OtherValidationDataMayBeUsed) {
+  run_.options.eval.every = 1;
+  Resume(run_, 1, {.steps = 2});
+  run_.options.data.validation[0].path = run_.options.data.train[0].path;
+
+  EXPECT_EQ(Resume(run_).steps, 4);
+}
+
+TEST_F(TrainingRunTest, WhatAKilledSaveLeftIsRemovedAtTheNextStartUnlessThatIsRefused) {
+  Resume(run_, 1, {.steps = 2});
+  const std::string unfinished = CheckpointDirectory(run_.options.train.run_dir, 3) + ".tmp";
+  ASSERT_EQ(files_.MakeDirectories(unfinished), absl::OkStatus());
+  ASSERT_EQ(WriteFile(files_, unfinished + "/model.safetensors", "half"), absl::OkStatus());
+
+  run_.options.train.seed += 1;
+  Refusal(run_, 1);
+  EXPECT_TRUE(std::filesystem::exists(unfinished));
+  run_.options.train.seed -= 1;
+  bool existed_after_a_step = true;
+  RunRanks(1, [&](RankWorld& ranks) {
+    World world = testing::WorldOf(ranks);
+    RunOptions options = run_.options;
+    ASSERT_EQ(options.Finish(1), absl::OkStatus());
+    absl::StatusOr<std::unique_ptr<TrainingRun>> training =
+        TrainingRun::Open(options, StartMode::kResume, world);
+    ASSERT_TRUE(training.ok()) << training.status();
+    // Asked after a step and before the save that ends the run, which would remove it in any case.
+    ASSERT_TRUE((*training)
+                    ->Run([&] {
+                      existed_after_a_step = std::filesystem::exists(unfinished);
+                      return true;
+                    })
+                    .ok());
+  });
+  EXPECT_FALSE(existed_after_a_step);
+}
+
+TEST_F(TrainingRunTest, ACheckpointOfANewerFormatIsNotTrainedOver) {
+  run_.options.checkpoint.every = 2;
+  Resume(run_, 1, {.steps = 4});
+  const std::string path = CheckpointFile(4, "manifest.json");
+  Manifest manifest = *ParseManifest(*ReadFile(files_, path));
+  manifest.version = kManifestVersion + 1;
+  ASSERT_EQ(WriteFile(files_, path, ManifestJson(manifest)), absl::OkStatus());
+
+  EXPECT_THAT(Refusal(run_, 2),
+              AllOf(HasSubstr("step_00000004"), HasSubstr("format version 2"), HasSubstr("newer")));
 }
 
 TEST_F(TrainingRunTest, ARunThatIsDoneChangesNothing) {
