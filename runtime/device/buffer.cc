@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/device/cuda_device.h"
 #include <sys/mman.h>
 
 namespace panthera {
@@ -34,16 +35,39 @@ Buffer::Buffer(Device device, MemoryLedger& ledger, MemoryCategory category, std
       category_(category),
       name_(std::move(name)) {
   CHECK_GE(bytes, 0);
-  CHECK(!device.is_cuda()) << "this build has no CUDA device memory";
   ledger.Add(category_, name_, bytes_);
-  if (device.is_cpu() && bytes > 0) {
+  if (device.is_meta() || bytes == 0) {
+    return;
+  }
+  if (device.is_cuda()) {
+    source_ = Source::kCudaDevice;
+    data_ = cuda::AllocateDevice(device, bytes, name_);
+  } else {
     data_ = MapZeroedMemory(bytes, name_);
   }
+}
+
+Buffer Buffer::Pinned(Device device, MemoryLedger& ledger, MemoryCategory category,
+                      std::string name, int64_t bytes) {
+  if (!device.is_cuda() || bytes == 0) {
+    return Buffer(device, ledger, category, std::move(name), bytes);
+  }
+  CHECK_GE(bytes, 0);
+  Buffer buffer;
+  buffer.source_ = Source::kCudaPinned;
+  buffer.data_ = cuda::AllocatePinned(device, bytes, name);
+  buffer.bytes_ = bytes;
+  buffer.ledger_ = &ledger;
+  buffer.category_ = category;
+  buffer.name_ = std::move(name);
+  ledger.Add(category, buffer.name_, bytes);
+  return buffer;
 }
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
     Release();
+    source_ = other.source_;
     data_ = std::exchange(other.data_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     device_ = other.device_;
@@ -58,7 +82,17 @@ Buffer::~Buffer() { Release(); }
 
 void Buffer::Release() {
   if (data_ != nullptr) {
-    munmap(data_, static_cast<size_t>(bytes_));
+    switch (source_) {
+      case Source::kMapped:
+        munmap(data_, static_cast<size_t>(bytes_));
+        break;
+      case Source::kCudaDevice:
+        cuda::FreeDevice(device_, data_);
+        break;
+      case Source::kCudaPinned:
+        cuda::FreePinned(data_);
+        break;
+    }
     data_ = nullptr;
   }
   if (ledger_ != nullptr) {

@@ -21,6 +21,10 @@ class Buffer {
   Buffer() = default;
   Buffer(Device device, MemoryLedger& ledger, MemoryCategory category, std::string name,
          int64_t bytes);
+  // Host memory, viewed as kCpu, that `device` copies from and to without the host waiting. Where
+  // `device` is not kCuda it is memory of `device`, as from the constructor above.
+  static Buffer Pinned(Device device, MemoryLedger& ledger, MemoryCategory category,
+                       std::string name, int64_t bytes);
   Buffer(Buffer&& other) noexcept { *this = static_cast<Buffer&&>(other); }
   Buffer& operator=(Buffer&& other) noexcept;
   Buffer(const Buffer&) = delete;
@@ -35,8 +39,11 @@ class Buffer {
   Tensor View(const Shape& shape, DType dtype, int64_t offset_bytes = 0) const;
 
  private:
+  enum class Source : uint8_t { kMapped, kCudaDevice, kCudaPinned };
+
   void Release();
 
+  Source source_ = Source::kMapped;
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
   Device device_;

@@ -1,0 +1,42 @@
+# Where GPU code comes from.
+
+set(PANTHERA_CUDA "off" CACHE STRING
+                              "GPU code: off, nvcc, or emulated (run on the CPU, for tests)")
+set_property(CACHE PANTHERA_CUDA PROPERTY STRINGS off nvcc emulated)
+
+if(PANTHERA_CUDA STREQUAL "nvcc")
+  enable_language(CUDA)
+  # CMake 3.25 does not know nvcc's flag for C++20.
+  if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  find_package(CUDAToolkit REQUIRED)
+elseif(NOT PANTHERA_CUDA MATCHES "^(off|emulated)$")
+  message(FATAL_ERROR "PANTHERA_CUDA is \"${PANTHERA_CUDA}\"; it must be off, nvcc or emulated")
+endif()
+
+# panthera_cuda_sources(TARGET CUDA file... [OTHERWISE file...]): adds to TARGET the first files, C++
+# or .cu, in a build with GPU code, else the others.
+function(panthera_cuda_sources target)
+  cmake_parse_arguments(ARG "" "" "CUDA;OTHERWISE" ${ARGN})
+  if(PANTHERA_CUDA STREQUAL "off")
+    target_sources(${target} PRIVATE ${ARG_OTHERWISE})
+    return()
+  endif()
+  target_sources(${target} PRIVATE ${ARG_CUDA})
+  if(PANTHERA_CUDA STREQUAL "emulated")
+    # A host compiler reads the same text; <cuda_runtime.h> is the emulation's. Sizes that are
+    # template parameters are int in CUDA's manner.
+    foreach(file IN LISTS ARG_CUDA)
+      if(file MATCHES "\\.cu$")
+        set_source_files_properties(${file} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS
+                                                 "-xc++;-Wno-sign-conversion;-Wno-unknown-pragmas")
+      endif()
+    endforeach()
+    target_link_libraries(${target} PRIVATE panthera_simt)
+  else()
+    target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+  endif()
+endfunction()

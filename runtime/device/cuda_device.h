@@ -1,0 +1,53 @@
+// What the device layer asks of CUDA's runtime. In a build without CUDA these functions abort, and
+// CountCudaDevices says why there is no device, so nobody gets that far.
+#ifndef PANTHERA_RUNTIME_DEVICE_CUDA_DEVICE_H_
+#define PANTHERA_RUNTIME_DEVICE_CUDA_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "runtime/device/device.h"
+
+namespace panthera {
+
+// The GPUs that this process can use, at least one; else why there is none and what to do.
+absl::StatusOr<int> CountCudaDevices();
+
+namespace cuda {
+
+// Handles of CUDA's runtime, which only its own source file knows by type.
+using StreamHandle = void*;
+using EventHandle = void*;
+
+enum class Timing : uint8_t { kNone, kMeasured };
+
+// Zeroed memory of a device. Aborts with `name` and size when it cannot be had. Blocks the host.
+std::byte* AllocateDevice(Device device, int64_t bytes, const std::string& name);
+void FreeDevice(Device device, std::byte* memory);
+// Zeroed host memory that the device copies from and to without waiting for the host.
+std::byte* AllocatePinned(Device device, int64_t bytes, const std::string& name);
+void FreePinned(std::byte* memory);
+
+StreamHandle CreateStream(Device device);
+void DestroyStream(StreamHandle stream);
+void Synchronize(StreamHandle stream);
+
+EventHandle CreateEvent(Device device, Timing timing);
+void DestroyEvent(EventHandle event);
+void RecordEvent(EventHandle event, StreamHandle stream);
+void WaitForEvent(StreamHandle stream, EventHandle event);
+void SynchronizeEvent(EventHandle event);
+bool IsEventDone(EventHandle event);
+// Between two recorded and done events that were created with Timing::kMeasured.
+float MillisecondsBetween(EventHandle begin, EventHandle end);
+
+void CopyAsync(StreamHandle stream, std::byte* to, const std::byte* from, int64_t bytes);
+void SetZeroAsync(StreamHandle stream, std::byte* memory, int64_t bytes);
+
+}  // namespace cuda
+}  // namespace panthera
+
+#endif  // PANTHERA_RUNTIME_DEVICE_CUDA_DEVICE_H_
