@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
@@ -119,6 +120,10 @@ void CrossEntropy(Context& ctx, Tensor logits, int64_t vocab_size, const Tensor&
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::CrossEntropy(ctx.compute(), logits, vocab_size, targets, output, gradient_scale, losses);
+    return;
+  }
   const int64_t stride = logits.size(1);
   DispatchFloat(logits.dtype(), [&]<typename T>() {
     ParallelFor(logits.size(0), RowGrain(stride), [&](int64_t begin, int64_t end) {
@@ -138,6 +143,10 @@ void TopOne(Context& ctx, const Tensor& logits, int64_t vocab_size, const Tensor
   CHECK_SHAPE(correct, logits.size(0));
   CHECK_EQ(correct.dtype(), DType::kI32);
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::TopOne(ctx.compute(), logits, vocab_size, targets, correct);
     return;
   }
   const int64_t stride = logits.size(1);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/math/op_times.h"
@@ -86,6 +87,10 @@ void EmbeddingForward(Context& ctx, const Tensor& tokens, const Tensor& table, T
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::EmbeddingForward(ctx.compute(), tokens, table, out);
+    return;
+  }
   const int32_t* ids = tokens.data<int32_t>();
   const int64_t row_bytes = width * SizeOf(table.dtype());
   ParallelFor(count, RowGrain(width), [&](int64_t begin, int64_t end) {
@@ -108,6 +113,16 @@ void EmbeddingBackward(Context& ctx, const Tensor& tokens, const Tensor& dout,
   CHECK_EQ(tokens.dtype(), DType::kI32);
   CHECK_EQ(dtable.gradient.dtype(), DType::kF32);
   const Arena::Scope scratch(ctx.arena());
+  if (ctx.target().is_cuda()) {
+    const Tensor keys =
+        ctx.arena().Allocate({cuda::EmbeddingKeys(count)}, DType::kI64, "embedding keys");
+    const Tensor partials = ctx.arena().Allocate(
+        {CeilDiv(count, cuda::kEmbeddingRun), 2, dout.size(1)}, DType::kF32, "embedding partials");
+    if (!ctx.device().is_meta()) {
+      cuda::EmbeddingBackward(ctx.compute(), tokens, dout, keys, partials, dtable);
+    }
+    return;
+  }
   const Tensor order = ctx.arena().Allocate({count}, DType::kI64, "embedding order");
   const Tensor ends = ctx.arena().Allocate({vocabulary}, DType::kI64, "embedding runs");
   if (ctx.device().is_meta()) {

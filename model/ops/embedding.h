@@ -16,7 +16,9 @@ void EmbeddingForward(Context& ctx, const Tensor& tokens, const Tensor& table, T
 //   tokens [N] kI32   dout [N, C] float   dtable.gradient [V, C] kF32
 // With kOverwrite, rows of tokens that do not occur become zero; with kAdd they are not touched.
 // A row's contributions are added one after the other, fp32, by ascending n, whatever the number
-// of threads: positions are first sorted by token, stably, in arena scratch of 8 N + 8 V bytes.
+// of threads: positions are first sorted by token, stably, in arena scratch of 8 N + 8 V bytes. On
+// a GPU they are added so inside runs of 128 sorted positions, and then over the runs; scratch of 8
+// bytes for each of N rounded up to a power of two, and 8 C for each run.
 void EmbeddingBackward(Context& ctx, const Tensor& tokens, const Tensor& dout,
                        const GradientTarget& dtable);
 

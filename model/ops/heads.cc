@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 
@@ -38,6 +39,10 @@ void CopyHeads(Context& ctx, const Heads& x, Heads out) {
   CheckHeads(out, x.batch, x.tokens, x.heads, x.width);
   CHECK_EQ(out.dtype(), x.dtype());
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::CopyHeads(ctx.compute(), x, out);
     return;
   }
   const int64_t element_bytes = SizeOf(x.dtype());

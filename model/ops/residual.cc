@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/math/op_times.h"
@@ -16,6 +17,10 @@ void Add(Context& ctx, const Tensor& a, const Tensor& b, Tensor out) {
   CHECK_EQ(b.dtype(), a.dtype());
   CHECK_EQ(out.dtype(), a.dtype());
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::Add(ctx.compute(), a, b, out);
     return;
   }
   DispatchFloat(a.dtype(), [&]<typename T>() {

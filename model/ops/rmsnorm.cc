@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/shape.h"
@@ -159,6 +160,10 @@ void RmsNorm(Context& ctx, const Tensor& x, const Tensor& gain, float eps, Tenso
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::RmsNorm(ctx.compute(), x, gain, eps, y, rstd);
+    return;
+  }
   const int64_t width = x.size(1);
   DispatchFloat(x.dtype(), [&]<typename T>() {
     ParallelFor(x.size(0), RowGrain(width), [&](int64_t begin, int64_t end) {
@@ -181,6 +186,10 @@ void AddRmsNorm(Context& ctx, const Tensor& x, const Tensor& branch, const Tenso
   CHECK_EQ(x.dtype(), sum.dtype());
   CHECK_EQ(branch.dtype(), sum.dtype());
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::AddRmsNorm(ctx.compute(), x, branch, gain, eps, sum, y, rstd);
     return;
   }
   const int64_t width = x.size(1);
@@ -213,11 +222,16 @@ void RmsNormBackward(Context& ctx, const Tensor& dy, const Tensor& x, const Tens
     CHECK_EQ(dresidual->dtype(), x.dtype());
   }
   const int64_t rows = x.size(0);
-  const int64_t blocks = CeilDiv(rows, kGainBlockRows);
+  const int64_t blocks =
+      CeilDiv(rows, ctx.target().is_cuda() ? cuda::kGainBlockRows : kGainBlockRows);
   const Arena::Scope scratch(ctx.arena());
   const Tensor partials =
       ctx.arena().Allocate({blocks, x.size(1)}, DType::kF32, "gain gradient partials");
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::RmsNormBackward(ctx.compute(), dy, x, gain, rstd, dresidual, dx, partials, dgain);
     return;
   }
   DispatchFloat(x.dtype(), [&]<typename T>() {

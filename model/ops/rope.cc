@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "model/ops/cuda_kernels.h"
 #include "model/ops/rotate_row.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
@@ -66,6 +67,10 @@ void Rotate(Context& ctx, Rotation rotation, const Heads& x, const RotaryTable& 
   CHECK_SHAPE(table.cos, x.tokens, pairs);
   CHECK_SHAPE(table.sin, x.tokens, pairs);
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::Rotate(ctx.compute(), rotation, x, table, out);
     return;
   }
   const float sign = rotation == Rotation::kForward ? 1.0F : -1.0F;

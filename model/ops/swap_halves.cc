@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/math/rows.h"
@@ -15,6 +16,10 @@ void SwapHalves(Context& ctx, const Tensor& x, Tensor out) {
   CHECK_EQ(out.shape(), x.shape());
   CHECK_EQ(out.dtype(), x.dtype());
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::SwapHalves(ctx.compute(), x, out);
     return;
   }
   const int64_t half_bytes = x.size(1) / 2 * SizeOf(x.dtype());

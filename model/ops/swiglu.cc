@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
@@ -62,6 +63,10 @@ void SwiGlu(Context& ctx, const Tensor& gate_up, Tensor out) {
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::SwiGlu(ctx.compute(), gate_up, out);
+    return;
+  }
   DispatchFloat(out.dtype(), [&]<typename T>() {
     ParallelFor(rows, RowGrain(2 * width), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
@@ -83,6 +88,10 @@ void SwiGluBackward(Context& ctx, const Tensor& dout, const Tensor& gate_up, Ten
   CHECK_EQ(gate_up.dtype(), dout.dtype());
   CHECK_EQ(dgate_up.dtype(), dout.dtype());
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::SwiGluBackward(ctx.compute(), dout, gate_up, dgate_up);
     return;
   }
   DispatchFloat(dout.dtype(), [&]<typename T>() {

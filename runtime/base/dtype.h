@@ -1,4 +1,4 @@
-// Element types of tensors, and bf16 on the host.
+// Element types of tensors, and bf16.
 #ifndef PANTHERA_RUNTIME_BASE_DTYPE_H_
 #define PANTHERA_RUNTIME_BASE_DTYPE_H_
 
@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "runtime/base/check.h"
+#include "runtime/base/host_device.h"
 
 namespace panthera {
 
@@ -18,12 +19,14 @@ struct BF16 {
   uint16_t bits;
 
   BF16() = default;
-  explicit BF16(float value) : bits(Round(value)) {}
-  explicit operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
+  PANTHERA_HOST_DEVICE explicit BF16(float value) : bits(Round(value)) {}
+  PANTHERA_HOST_DEVICE explicit operator float() const {
+    return std::bit_cast<float>(uint32_t{bits} << 16);
+  }
   friend bool operator==(BF16 a, BF16 b) = default;
 
  private:
-  static uint16_t Round(float value) {
+  PANTHERA_HOST_DEVICE static uint16_t Round(float value) {
     const uint32_t pattern = std::bit_cast<uint32_t>(value);
     // Written without branches so that loops over rows vectorize.
     const uint32_t rounded = (pattern + 0x7FFFU + ((pattern >> 16) & 1U)) >> 16;

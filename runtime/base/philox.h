@@ -9,12 +9,7 @@
 #include <array>
 #include <cstdint>
 
-// Functions that CUDA kernels and host code share carry this mark.
-#ifdef __CUDACC__
-#define PANTHERA_HOST_DEVICE __host__ __device__
-#else
-#define PANTHERA_HOST_DEVICE
-#endif
+#include "runtime/base/host_device.h"
 
 namespace panthera {
 

@@ -5,6 +5,8 @@ set(PANTHERA_CUDA "off" CACHE STRING
 set_property(CACHE PANTHERA_CUDA PROPERTY STRINGS off nvcc emulated)
 
 if(PANTHERA_CUDA STREQUAL "nvcc")
+  # Ampere and later; Hopper's own instructions need the "a".
+  set(CMAKE_CUDA_ARCHITECTURES "80;90a" CACHE STRING "GPU architectures to compile for")
   enable_language(CUDA)
   # CMake 3.25 does not know nvcc's flag for C++20.
   if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
@@ -12,6 +14,7 @@ if(PANTHERA_CUDA STREQUAL "nvcc")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
   endif()
   set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)
 elseif(NOT PANTHERA_CUDA MATCHES "^(off|emulated)$")
   message(FATAL_ERROR "PANTHERA_CUDA is \"${PANTHERA_CUDA}\"; it must be off, nvcc or emulated")

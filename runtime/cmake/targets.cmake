@@ -4,27 +4,32 @@ include(GoogleTest)
 
 add_library(panthera_options INTERFACE)
 target_include_directories(panthera_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
-target_compile_options(
-  panthera_options
-  INTERFACE -Wall
-            -Wextra
-            # Constructor arguments may bear the names of the members they initialise.
-            $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>
-            $<$<CXX_COMPILER_ID:Clang>:-Wshadow>
-            # CHECK(false) is a loop without an end to Clang, which CHECK's [[unlikely]] does not suit.
-            $<$<CXX_COMPILER_ID:Clang>:-Wno-ignored-attributes>
-            -Wconversion
-            -Wsign-conversion
-            # Sums and products keep their bits on every machine: no contraction into FMAs unless
-            # the code asks for one.
-            -ffp-contract=off
-            # Row loops in ops and optimizers vectorize; reductions keep their written order.
-            -ftree-vectorize
-            -fno-math-errno
-            -fno-trapping-math)
+set(cxx_options
+    -Wall
+    -Wextra
+    # Constructor arguments may bear the names of the members they initialise.
+    $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>
+    $<$<CXX_COMPILER_ID:Clang>:-Wshadow>
+    # CHECK(false) is a loop without an end to Clang, which CHECK's [[unlikely]] does not suit.
+    $<$<CXX_COMPILER_ID:Clang>:-Wno-ignored-attributes>
+    -Wconversion
+    -Wsign-conversion
+    # Sums and products keep their bits on every machine: no contraction into FMAs unless the code
+    # asks for one.
+    -ffp-contract=off
+    # Row loops in ops and optimizers vectorize; reductions keep their written order.
+    -ftree-vectorize
+    -fno-math-errno
+    -fno-trapping-math)
+# Kernels, in the same spirit; functions marked constexpr serve both sides.
+set(cuda_options --expt-relaxed-constexpr -fmad=false -Xcompiler=-Wall)
 if(PANTHERA_WERROR)
-  target_compile_options(panthera_options INTERFACE -Werror)
+  list(APPEND cxx_options -Werror)
+  list(APPEND cuda_options --Werror=all-warnings)
 endif()
+target_compile_options(
+  panthera_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>"
+                             "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")
 if(PANTHERA_SANITIZER STREQUAL "address")
   target_compile_options(panthera_options INTERFACE -fsanitize=address,undefined
                                                     -fno-sanitize-recover=undefined

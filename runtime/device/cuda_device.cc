@@ -85,6 +85,11 @@ void DestroyStream(StreamHandle stream) { CHECK_CUDA(cudaStreamDestroy(Stream(st
 
 void Synchronize(StreamHandle stream) { CHECK_CUDA(cudaStreamSynchronize(Stream(stream))); }
 
+void SynchronizeDevice(Device device) {
+  CHECK_CUDA(cudaSetDevice(device.ordinal));
+  CHECK_CUDA(cudaDeviceSynchronize());
+}
+
 EventHandle CreateEvent(Device device, Timing timing) {
   CHECK_CUDA(cudaSetDevice(device.ordinal));
   cudaEvent_t event = nullptr;

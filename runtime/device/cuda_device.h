@@ -34,6 +34,8 @@ void FreePinned(std::byte* memory);
 StreamHandle CreateStream(Device device);
 void DestroyStream(StreamHandle stream);
 void Synchronize(StreamHandle stream);
+// Blocks the host until all work of the device is done.
+void SynchronizeDevice(Device device);
 
 EventHandle CreateEvent(Device device, Timing timing);
 void DestroyEvent(EventHandle event);

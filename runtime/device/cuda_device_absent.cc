@@ -31,6 +31,7 @@ void FreePinned(std::byte*) { Absent(); }
 StreamHandle CreateStream(Device) { Absent(); }
 void DestroyStream(StreamHandle) { Absent(); }
 void Synchronize(StreamHandle) { Absent(); }
+void SynchronizeDevice(Device) { Absent(); }
 EventHandle CreateEvent(Device, Timing) { Absent(); }
 void DestroyEvent(EventHandle) { Absent(); }
 void RecordEvent(EventHandle, StreamHandle) { Absent(); }

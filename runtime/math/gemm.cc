@@ -10,12 +10,10 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
+#include "runtime/math/cublas_lt_gemm.h"
 
 namespace panthera {
 namespace {
-
-// The workspace that cuBLASLt is to choose its algorithms for; what a plan for a GPU counts.
-constexpr int64_t kCudaWorkspaceBytes = int64_t{64} << 20;
 
 struct Extent {
   int64_t m;
@@ -179,7 +177,7 @@ class GemmEngine::Impl {
       return plan;
     }
     if (target_.is_cuda()) {
-      plan.library = kCudaWorkspaceBytes;
+      plan.library = CublasLtGemm::kWorkspaceBytes;
       return plan;
     }
     if (Widens(p)) {
@@ -194,14 +192,20 @@ class GemmEngine::Impl {
     return plan;
   }
 
-  void Run(const Product& p, const Tensor& scratch) {
-    CHECK(!target_.is_cuda()) << "this build computes no products on a GPU";
+  void Run(Stream& stream, const Product& p, const Tensor& scratch) {
     const Extent extent = CheckProduct(p);
     if (IsEmpty(extent, p.c)) {
       return;
     }
     const ScratchPlan plan = Plan(p);
     CHECK_GE(scratch.bytes(), plan.total());
+    if (target_.is_cuda()) {
+      if (cublas_lt_ == nullptr) {
+        cublas_lt_ = std::make_unique<CublasLtGemm>(target_);
+      }
+      cublas_lt_->Enqueue(stream, p, scratch.bytes_data());
+      return;
+    }
     const Product wide = WithWideOperands(p, plan, scratch.bytes_data());
     if (Widens(p)) {
       ConvertElements<float, BF16>(p.a, wide.a);
@@ -284,6 +288,7 @@ class GemmEngine::Impl {
 
   Device target_;
   bool widen_;
+  std::unique_ptr<CublasLtGemm> cublas_lt_;  // from the first product on a GPU on
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   std::mutex mutex_;  // guards compiled_; its values stay where they are
   absl::flat_hash_map<ProductKey, std::unique_ptr<Primitive>> compiled_;
@@ -294,8 +299,8 @@ GemmEngine::~GemmEngine() = default;
 
 int64_t GemmEngine::ScratchBytes(const Product& product) { return impl_->Plan(product).total(); }
 
-void GemmEngine::Run(const Product& product, const Tensor& scratch) {
-  impl_->Run(product, scratch);
+void GemmEngine::Run(Stream& stream, const Product& product, const Tensor& scratch) {
+  impl_->Run(stream, product, scratch);
 }
 
 int64_t GemmScratchBytes(Context& ctx, const Product& product) {
@@ -304,7 +309,7 @@ int64_t GemmScratchBytes(Context& ctx, const Product& product) {
 
 void GemmInScratch(Context& ctx, const Product& product, const Tensor& scratch) {
   if (!ctx.device().is_meta()) {
-    ctx.gemm().Run(product, scratch);
+    ctx.gemm().Run(ctx.compute(), product, scratch);
   }
 }
 

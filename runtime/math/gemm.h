@@ -1,4 +1,4 @@
-// The one contract for matrix products. On the CPU they come from oneDNN.
+// The one contract for matrix products. On the CPU they come from oneDNN, on a GPU from cuBLASLt.
 #ifndef PANTHERA_RUNTIME_MATH_GEMM_H_
 #define PANTHERA_RUNTIME_MATH_GEMM_H_
 
@@ -47,7 +47,8 @@ struct Matrix {
 //
 // Products are summed in fp32 and rounded to c's type once. The same product on the same machine
 // with the same number of threads gives the same bits, wherever it lies in memory. Where the
-// machine has no bf16 instructions, bf16 operands are widened to fp32 first.
+// machine has no bf16 instructions, bf16 operands are widened to fp32 first. On a GPU fp32 operands
+// have an fp32 result.
 struct Product {
   Transpose transpose_a;
   Matrix a;
@@ -80,7 +81,8 @@ class GemmEngine {
   ~GemmEngine();
 
   int64_t ScratchBytes(const Product& product);
-  void Run(const Product& product, const Tensor& scratch);
+  // On a GPU the product is enqueued on `stream`.
+  void Run(Stream& stream, const Product& product, const Tensor& scratch);
 
  private:
   class Impl;

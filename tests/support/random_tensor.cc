@@ -4,12 +4,42 @@
 #include <random>
 
 #include "runtime/base/check.h"
+#include "runtime/device/cuda_device.h"
 
 namespace panthera::testing {
 
-HostTensor::HostTensor(const Shape& shape, DType dtype)
-    : bytes_(static_cast<size_t>(shape.elements() * SizeOf(dtype)), std::byte{0xFF}),
-      tensor_(bytes_.data(), shape, dtype, {DeviceKind::kCpu, 0}) {}
+namespace {
+
+thread_local Device tensor_device;
+
+}  // namespace
+
+TensorsOn::TensorsOn(Device device) { tensor_device = device; }
+TensorsOn::~TensorsOn() { tensor_device = Device(); }
+
+HostTensor::HostTensor(const Shape& shape, DType dtype) {
+  const int64_t bytes = shape.elements() * SizeOf(dtype);
+  std::byte* const memory = tensor_device.is_cuda()
+                                ? cuda::AllocatePinned(tensor_device, bytes, "test tensor")
+                                : new std::byte[static_cast<size_t>(bytes)];
+  memory_ = std::unique_ptr<std::byte[], Free>(memory, Free{tensor_device});
+  std::memset(memory, 0xFF, static_cast<size_t>(bytes));
+  tensor_ = Tensor(memory, shape, dtype, tensor_device);
+}
+
+void HostTensor::Free::operator()(std::byte* memory) const {
+  if (device.is_cuda()) {
+    cuda::FreePinned(memory);
+  } else {
+    delete[] memory;
+  }
+}
+
+void WaitForDevice(Device device) {
+  if (device.is_cuda()) {
+    cuda::SynchronizeDevice(device);
+  }
+}
 
 HostTensor Zeros(const Shape& shape, DType dtype) {
   HostTensor zeros(shape, dtype);
@@ -65,6 +95,7 @@ HostTensor FromTokens(std::span<const int32_t> tokens) {
 }
 
 HostTensor CopyOf(const Tensor& tensor) {
+  WaitForDevice(tensor.device());
   HostTensor copy(tensor.shape(), tensor.dtype());
   if (tensor.bytes() > 0) {
     std::memcpy(copy.tensor().bytes_data(), tensor.bytes_data(),
@@ -78,6 +109,7 @@ Tensor MetaTensor(const Shape& shape, DType dtype) {
 }
 
 std::vector<double> ToDoubles(const Tensor& tensor) {
+  WaitForDevice(tensor.device());
   std::vector<double> values(static_cast<size_t>(tensor.elements()));
   if (tensor.dtype() == DType::kI32) {
     const int32_t* in = tensor.data<int32_t>();

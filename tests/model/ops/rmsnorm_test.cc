@@ -204,7 +204,7 @@ TEST_P(RmsNormBackwardTest, BitsDoNotDependOnTheNumberOfThreads) {
 TEST_P(RmsNormBackwardTest, PlanNeedsTheArenaOfTheRealRun) {
   Make(513, 40);
   Run(std::nullopt);
-  const auto plan = Context::Plan({DeviceKind::kCpu, 0}, ledger);
+  const auto plan = Context::Plan(device(), ledger);
   const Tensor matrix = MetaTensor({513, 40}, dtype());
   const Tensor row = MetaTensor({40}, DType::kF32);
   RmsNormBackward(*plan, matrix, matrix, row, MetaTensor({513}, DType::kF32), std::nullopt, matrix,

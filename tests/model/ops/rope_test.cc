@@ -17,7 +17,10 @@ class OwnedTable {
  public:
   OwnedTable(int64_t rows, int64_t width, double first, double step)
       : cos_({rows, width / 2}, DType::kF32), sin_({rows, width / 2}, DType::kF32) {
-    FillRotaryTable(first, step, kBase, table());
+    const auto on_host = [](const Tensor& x) {
+      return Tensor(x.bytes_data(), x.shape(), x.dtype(), {DeviceKind::kCpu, 0});
+    };
+    FillRotaryTable(first, step, kBase, {on_host(cos_), on_host(sin_)});
   }
   RotaryTable table() const { return {cos_, sin_}; }
 

@@ -3,12 +3,15 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <vector>
 
 #include <gmock/gmock.h>
 
 #include "runtime/base/philox.h"
+#include "tests/support/devices.h"
+#include "tests/support/random_tensor.h"
 
 namespace panthera {
 namespace {
@@ -16,11 +19,13 @@ namespace {
 // A matrix of known numbers in memory of its own, with more columns in memory than it has.
 struct Operand {
   Operand(DType dtype, int64_t batch, int64_t rows, int64_t columns, uint64_t seed)
-      : batch(batch), rows(rows), columns(columns), row_stride(columns + 3) {
-    const Shape shape{batch * rows * row_stride};
-    buffer = Buffer({}, ledger, MemoryCategory::kData, "operand", shape.elements() * SizeOf(dtype));
-    tensor = buffer.View(shape, dtype);
-    for (int64_t i = 0; i < shape.elements(); ++i) {
+      : batch(batch),
+        rows(rows),
+        columns(columns),
+        row_stride(columns + 3),
+        memory({batch * rows * row_stride}, dtype),
+        tensor(memory) {
+    for (int64_t i = 0; i < tensor.elements(); ++i) {
       const float value = UnitFloat(Philox4x32(seed, static_cast<uint64_t>(i), 0).value[0]) - 0.5F;
       Set(i, value);
     }
@@ -43,13 +48,12 @@ struct Operand {
     return Matrix::Batch(tensor, 0, batch, rows * row_stride, rows, columns, row_stride);
   }
 
-  MemoryLedger ledger;
-  Buffer buffer;
-  Tensor tensor;
   int64_t batch;
   int64_t rows;
   int64_t columns;
   int64_t row_stride;
+  testing::HostTensor memory;
+  Tensor tensor;
 };
 
 struct Case {
@@ -90,10 +94,15 @@ double Entry(const Operand& x, Transpose transpose, int64_t b, int64_t r, int64_
   return transpose == Transpose::kYes ? x.Get(b, c, r) : x.Get(b, r, c);
 }
 
+// Returns when the product is done.
 void RunProduct(GemmEngine& engine, const Product& product) {
   MemoryLedger ledger;
-  const Buffer scratch({}, ledger, MemoryCategory::kData, "scratch", engine.ScratchBytes(product));
-  engine.Run(product, scratch.View({scratch.bytes()}, DType::kU8));
+  const Device device = product.c.device;
+  Stream stream(device);
+  const Buffer scratch(device, ledger, MemoryCategory::kData, "scratch",
+                       engine.ScratchBytes(product));
+  engine.Run(stream, product, scratch.View({scratch.bytes()}, DType::kU8));
+  stream.Synchronize();
 }
 
 void ExpectMatchesDouble(GemmEngine& engine, const Case& t) {
@@ -130,10 +139,26 @@ void ExpectMatchesDouble(GemmEngine& engine, const Case& t) {
   }
 }
 
-class GemmTest : public ::testing::TestWithParam<GemmEngine::Bf16> {};
+struct EngineCase {
+  Device device;
+  GemmEngine::Bf16 bf16;
+};
+
+// Of what this build and machine multiply with.
+std::vector<EngineCase> EngineCases() {
+  std::vector<EngineCase> cases = {{{}, GemmEngine::Bf16::kAsTheMachineCan},
+                                   {{}, GemmEngine::Bf16::kWidened}};
+  if (const Device device = testing::ComputeDevices().back(); device.is_cuda()) {
+    cases.push_back({device, GemmEngine::Bf16::kAsTheMachineCan});
+  }
+  return cases;
+}
+
+class GemmTest : public ::testing::TestWithParam<EngineCase> {};
 
 TEST_P(GemmTest, MatchesDoubleForEveryLayoutTypeAndStride) {
-  GemmEngine engine({}, GetParam());
+  const testing::TensorsOn memory(GetParam().device);
+  GemmEngine engine(GetParam().device, GetParam().bf16);
   for (const Case& t : Cases()) {
     SCOPED_TRACE(::testing::Message()
                  << Name(t.in) << " to " << Name(t.out) << " ta " << static_cast<int>(t.transpose_a)
@@ -144,9 +169,13 @@ TEST_P(GemmTest, MatchesDoubleForEveryLayoutTypeAndStride) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bf16, GemmTest,
-                         ::testing::Values(GemmEngine::Bf16::kAsTheMachineCan,
-                                           GemmEngine::Bf16::kWidened));
+std::string EngineName(const ::testing::TestParamInfo<EngineCase>& engine) {
+  if (engine.param.device.is_cuda()) {
+    return "cuda";
+  }
+  return engine.param.bf16 == GemmEngine::Bf16::kWidened ? "widened" : "cpu";
+}
+INSTANTIATE_TEST_SUITE_P(Engines, GemmTest, ::testing::ValuesIn(EngineCases()), EngineName);
 
 TEST(GemmTest, WidenedProductsEqualNativeOnesUpToSummationOrder) {
   GemmEngine native({}, GemmEngine::Bf16::kAsTheMachineCan);

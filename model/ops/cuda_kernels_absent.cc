@@ -1,0 +1,42 @@
+// The ops' kernels in a build without CUDA. Nobody has a GPU to call them on.
+#include <cstdlib>
+
+#include "model/ops/cuda_kernels.h"
+#include "runtime/base/check.h"
+
+namespace panthera::cuda {
+namespace {
+
+[[noreturn]] void Absent() {
+  CHECK(false) << "this build has no CUDA";
+  std::abort();
+}
+
+}  // namespace
+
+void RmsNorm(Stream&, const Tensor&, const Tensor&, float, Tensor, Tensor) { Absent(); }
+void AddRmsNorm(Stream&, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor,
+                Tensor) {
+  Absent();
+}
+void RmsNormBackward(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                     const std::optional<Tensor>&, Tensor, const Tensor&, const GradientTarget&) {
+  Absent();
+}
+void SwiGlu(Stream&, const Tensor&, Tensor) { Absent(); }
+void SwiGluBackward(Stream&, const Tensor&, const Tensor&, Tensor) { Absent(); }
+void Rotate(Stream&, Rotation, const Heads&, const RotaryTable&, Heads) { Absent(); }
+void Add(Stream&, const Tensor&, const Tensor&, Tensor) { Absent(); }
+void SwapHalves(Stream&, const Tensor&, Tensor) { Absent(); }
+void CopyHeads(Stream&, const Heads&, Heads) { Absent(); }
+void EmbeddingForward(Stream&, const Tensor&, const Tensor&, Tensor) { Absent(); }
+void EmbeddingBackward(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                       const GradientTarget&) {
+  Absent();
+}
+void CrossEntropy(Stream&, Tensor, int64_t, const Tensor&, CrossEntropyOutput, float, Tensor) {
+  Absent();
+}
+void TopOne(Stream&, const Tensor&, int64_t, const Tensor&, Tensor) { Absent(); }
+
+}  // namespace panthera::cuda

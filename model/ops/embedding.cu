@@ -1,0 +1,192 @@
+#include "model/ops/embedding.h"
+
+#include <cstdint>
+#include <limits>
+
+#include "model/ops/cuda_kernels.h"
+#include "runtime/base/shape.h"
+#include "runtime/device/launch.cuh"
+#include "runtime/device/pack.cuh"
+#include "runtime/device/shared_memory.cuh"
+
+namespace panthera::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+
+template <typename T, int kPack>
+__global__ void EmbeddingForwardKernel(const int32_t* tokens, const T* table, int64_t packs,
+                                       int64_t width, T* out) {
+  using Elements = Pack<T, kPack>;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= packs) {
+    return;
+  }
+  const int64_t element = index * kPack;
+  const int64_t row = element / width;
+  Elements::Load(table + tokens[row] * width + element % width).Store(out + element);
+}
+
+// Positions are sorted by token, then by position: as keys token * 2^32 + position, which are all
+// different, so that there is one order. The keys are padded to a power of two with the largest.
+constexpr int64_t kPaddingKey = std::numeric_limits<int64_t>::max();
+constexpr int64_t kBlockKeys = kEmbeddingSortBlock;
+constexpr unsigned kSortThreads = kBlockKeys / 2;  // a thread has one pair
+
+__global__ void MakeKeysKernel(const int32_t* tokens, int64_t positions, int64_t* keys) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  keys[i] = i < positions ? (static_cast<int64_t>(tokens[i]) << 32) + i : kPaddingKey;
+}
+
+// The comparators of Batcher's bitonic network (Batcher 1968, "Sorting networks and their
+// applications") are numbered by `pair`; runs of `run` keys become sorted, neighbouring runs in
+// opposite directions, by comparing keys `distance` apart.
+__device__ void CompareAndSwap(int64_t* keys, int64_t first, int64_t distance, bool ascending) {
+  const int64_t a = keys[first];
+  const int64_t b = keys[first + distance];
+  if ((a > b) == ascending) {
+    keys[first] = b;
+    keys[first + distance] = a;
+  }
+}
+__device__ int64_t FirstOfPair(int64_t pair, int64_t distance) {
+  return pair / distance * 2 * distance + pair % distance;
+}
+
+// All comparators of runs from `from_run` to `to_run` whose distance fits into a block.
+__global__ void SortInBlockKernel(int64_t* keys, int64_t from_run, int64_t to_run) {
+  PANTHERA_SHARED_ARRAY(int64_t, block_keys, kBlockKeys);
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlockKeys;
+  const int64_t thread = threadIdx.x;
+  block_keys[thread] = keys[begin + thread];
+  block_keys[thread + kSortThreads] = keys[begin + thread + kSortThreads];
+  for (int64_t run = from_run; run <= to_run; run *= 2) {
+    int64_t distance = run / 2 < kSortThreads ? run / 2 : kSortThreads;
+    for (; distance > 0; distance /= 2) {
+      __syncthreads();
+      const int64_t first = FirstOfPair(thread, distance);
+      CompareAndSwap(block_keys, first, distance, ((begin + first) & run) == 0);
+    }
+  }
+  __syncthreads();
+  keys[begin + thread] = block_keys[thread];
+  keys[begin + thread + kSortThreads] = block_keys[thread + kSortThreads];
+}
+
+// The comparators of one distance, across blocks.
+__global__ void CompareKernel(int64_t* keys, int64_t run, int64_t distance) {
+  const int64_t pair = static_cast<int64_t>(blockIdx.x) * kSortThreads + threadIdx.x;
+  const int64_t first = FirstOfPair(pair, distance);
+  CompareAndSwap(keys, first, distance, (first & run) == 0);
+}
+
+void SortKeys(Stream& stream, const Tensor& keys) {
+  int64_t* data = keys.data<int64_t>();
+  const int64_t count = keys.elements();
+  const LaunchShape shape{GridOf(count / kBlockKeys), dim3(kSortThreads)};
+  Launch(stream, shape, &SortInBlockKernel, data, 2, kBlockKeys);
+  for (int64_t run = 2 * kBlockKeys; run <= count; run *= 2) {
+    for (int64_t distance = run / 2; distance > kSortThreads; distance /= 2) {
+      Launch(stream, shape, &CompareKernel, data, run, distance);
+    }
+    Launch(stream, shape, &SortInBlockKernel, data, run, run);
+  }
+}
+
+__device__ int64_t TokenOf(int64_t key) { return key >> 32; }
+__device__ int64_t PositionOf(int64_t key) { return key & 0xffffffff; }
+
+// Which sums a run of sorted positions leaves to AddRunsKernel: of a token that began in an earlier
+// run, and of one that began in this run and goes on in the next.
+enum PartialSum : int { kFromBefore = 0, kGoesOn = 1 };
+
+// One block per run of kEmbeddingRun sorted positions; a thread has the same columns throughout. A
+// token that lies wholly in the run is added to its row, the others to the run's partial sums.
+template <typename T>
+__global__ void SumRunsKernel(const int64_t* keys, int64_t positions, const T* dout, int64_t width,
+                              float* partials, float* dtable) {
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kEmbeddingRun;
+  const int64_t end = begin + kEmbeddingRun < positions ? begin + kEmbeddingRun : positions;
+  const int64_t before = begin > 0 ? TokenOf(keys[begin - 1]) : -1;
+  const int64_t after = end < positions ? TokenOf(keys[end]) : -1;
+  float* const run_partials = partials + static_cast<int64_t>(blockIdx.x) * 2 * width;
+  for (int64_t c = threadIdx.x; c < width; c += kThreads) {
+    float sum = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t token = TokenOf(keys[i]);
+      sum += static_cast<float>(dout[PositionOf(keys[i]) * width + c]);
+      const int64_t next = i + 1 < end ? TokenOf(keys[i + 1]) : -1;
+      if (token == next) {
+        continue;
+      }
+      if (token == before) {
+        run_partials[kFromBefore * width + c] = sum;
+      } else if (i + 1 == end && token == after) {
+        run_partials[kGoesOn * width + c] = sum;
+      } else {
+        dtable[token * width + c] += sum;
+      }
+      sum = 0;
+    }
+  }
+}
+
+// One block per run: if a token begins in it and goes on, its sums over all runs, by ascending run,
+// are added to its row.
+__global__ void AddRunsKernel(const int64_t* keys, int64_t positions, int64_t width,
+                              const float* partials, float* dtable) {
+  const int64_t run = blockIdx.x;
+  const int64_t begin = run * kEmbeddingRun;
+  const int64_t end = begin + kEmbeddingRun;
+  if (end >= positions) {
+    return;
+  }
+  const int64_t token = TokenOf(keys[end - 1]);
+  const bool began_before = begin > 0 && TokenOf(keys[begin - 1]) == token;
+  if (began_before || TokenOf(keys[end]) != token) {
+    return;
+  }
+  for (int64_t c = threadIdx.x; c < width; c += kThreads) {
+    float sum = partials[(run * 2 + kGoesOn) * width + c];
+    for (int64_t next = run + 1; next * kEmbeddingRun < positions; ++next) {
+      if (TokenOf(keys[next * kEmbeddingRun]) != token) {
+        break;
+      }
+      sum += partials[(next * 2 + kFromBefore) * width + c];
+    }
+    dtable[token * width + c] += sum;
+  }
+}
+
+}  // namespace
+
+void EmbeddingForward(Stream& stream, const Tensor& tokens, const Tensor& table, Tensor out) {
+  const int64_t width = out.size(1);
+  DispatchPack(out.dtype(), IsPackable(width, table, out), [&]<typename T, int kPack>() {
+    const int64_t packs = out.elements() / kPack;
+    Launch(stream, {GridOf(CeilDiv(packs, int64_t{kThreads})), dim3(kThreads)},
+           &EmbeddingForwardKernel<T, kPack>, tokens.data<int32_t>(), table.data<T>(), packs, width,
+           out.data<T>());
+  });
+}
+
+void EmbeddingBackward(Stream& stream, const Tensor& tokens, const Tensor& dout, const Tensor& keys,
+                       const Tensor& partials, const GradientTarget& dtable) {
+  const int64_t positions = tokens.elements();
+  const int64_t width = dout.size(1);
+  if (dtable.accumulate == Accumulate::kOverwrite) {
+    SetZeroAsync(stream.handle(), dtable.gradient.bytes_data(), dtable.gradient.bytes());
+  }
+  Launch(stream, {GridOf(keys.elements() / kThreads), dim3(kThreads)}, &MakeKeysKernel,
+         tokens.data<int32_t>(), positions, keys.data<int64_t>());
+  SortKeys(stream, keys);
+  const LaunchShape shape{GridOf(CeilDiv(positions, kEmbeddingRun)), dim3(kThreads)};
+  DispatchFloat(dout.dtype(), [&]<typename T>() {
+    Launch(stream, shape, &SumRunsKernel<T>, keys.data<int64_t>(), positions, dout.data<T>(), width,
+           partials.data<float>(), dtable.gradient.data<float>());
+  });
+  Launch(stream, shape, &AddRunsKernel, keys.data<int64_t>(), positions, width,
+         partials.data<float>(), dtable.gradient.data<float>());
+}
+
+}  // namespace panthera::cuda
