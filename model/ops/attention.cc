@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "model/ops/attention_cuda.h"
 #include "model/ops/attention_tiles.h"
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
@@ -200,10 +201,13 @@ void AttentionForward(Context& ctx, std::span<const AttentionBand> bands, const 
   if (tasks == 0 || args.sizes.queries == 0) {
     return;
   }
-  const int64_t workers = AttentionWorkers(ctx, tasks);
-  if (workers == 0) {
+  if (ctx.target().is_cuda()) {
+    if (!ctx.device().is_meta()) {
+      cuda::AttentionForward(ctx.compute(), bands, v, scale, out, lse);
+    }
     return;
   }
+  const int64_t workers = AttentionWorkers(tasks);
   const int64_t rows = std::min(kBlockQueries, args.sizes.queries);
   const int64_t columns = RoundUp(MostScoreColumns(bands, args.sizes), kSumLanes);
   const Arena::Scope scope(ctx.arena());

@@ -49,7 +49,7 @@ struct AttentionBand {
 // 2022, arXiv:2205.14135, with the row of scores held at once): products with fp32 sums, softmax in
 // fp32, probabilities rounded to the compute type for their product with v. Threads share the work
 // by (b, key/value head); no sum depends on their number. Arena scratch: for every thread,
-// proportional to Tk, never to Tq * Tk.
+// proportional to Tk, never to Tq * Tk; none on a GPU.
 void AttentionForward(Context& ctx, std::span<const AttentionBand> bands, const Heads& v,
                       float scale, Heads out, Tensor lse);
 
@@ -63,7 +63,8 @@ void AttentionForward(Context& ctx, std::span<const AttentionBand> bands, const 
 //
 // dk and dv are summed over the H/K query heads in head order, in fp32. dq, dk and dv are
 // overwritten and may be columns of one matrix. dq may be the q of a band, dk the k of a band and
-// dv may be v; otherwise they overlap no input. Scratch and threads as above.
+// dv may be v; otherwise they overlap no input. Scratch and threads as above; on a GPU 4 B H Tq
+// bytes, and room for dq where it overlaps the q of a band, which a plan does not see.
 void AttentionBackward(Context& ctx, const Heads& dout, std::span<const AttentionBand> bands,
                        const Heads& v, const Heads& out, const Tensor& lse, float scale, Heads dq,
                        Heads dk, Heads dv);

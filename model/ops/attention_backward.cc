@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "model/ops/attention.h"
+#include "model/ops/attention_cuda.h"
 #include "model/ops/attention_tiles.h"
 #include "model/ops/rotate_row.h"
 #include "runtime/base/check.h"
@@ -279,10 +280,7 @@ BackwardScratch ScratchOf(const BackwardScratch& all, int64_t worker, int64_t wo
 template <typename T>
 void Backward(Context& ctx, const BackwardArguments& args) {
   const int64_t tasks = args.sizes.batch * args.sizes.kv_heads;
-  const int64_t workers = AttentionWorkers(ctx, tasks);
-  if (workers == 0) {
-    return;
-  }
+  const int64_t workers = AttentionWorkers(tasks);
   const Arena::Scope scope(ctx.arena());
   const BackwardScratch all = AllocateScratch(ctx, args, workers);
 
@@ -307,6 +305,23 @@ void Backward(Context& ctx, const BackwardArguments& args) {
   });
 }
 
+void BackwardOnGpu(Context& ctx, const BackwardArguments& args) {
+  const AttentionSizes& sizes = args.sizes;
+  const Arena::Scope scope(ctx.arena());
+  cuda::AttentionBackwardScratch scratch{
+      .delta = ctx.arena().Allocate({sizes.batch, sizes.heads, sizes.queries}, DType::kF32,
+                                    "attention delta")};
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  if (cuda::OverlapsQueries(args.bands, args.dq)) {
+    scratch.dq = ctx.arena().Allocate({sizes.batch, sizes.queries, sizes.heads, sizes.width},
+                                      args.out.dtype(), "attention query gradient");
+  }
+  cuda::AttentionBackward(ctx.compute(), args.dout, args.bands, args.v, args.out, args.lse,
+                          args.scale, scratch, args.dq, args.dk, args.dv);
+}
+
 }  // namespace
 
 void AttentionBackward(Context& ctx, const Heads& dout, std::span<const AttentionBand> bands,
@@ -325,6 +340,10 @@ void AttentionBackward(Context& ctx, const Heads& dout, std::span<const Attentio
     CHECK_EQ(x.dtype(), out.dtype());
   }
   if (sizes.batch * sizes.heads == 0 || sizes.queries == 0) {
+    return;
+  }
+  if (ctx.target().is_cuda()) {
+    BackwardOnGpu(ctx, args);
     return;
   }
   DispatchFloat(out.dtype(), [&]<typename T>() { Backward<T>(ctx, args); });

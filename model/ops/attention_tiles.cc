@@ -73,12 +73,6 @@ double ScoreFlops(std::span<const AttentionBand> bands, const AttentionSizes& si
          static_cast<double>(pairs);
 }
 
-int64_t AttentionWorkers(const Context& ctx, int64_t tasks) {
-  if (ctx.target().is_cuda()) {
-    CHECK(ctx.device().is_meta()) << "this build computes no attention on a GPU";
-    return 0;
-  }
-  return std::min<int64_t>(tasks, MaxThreads());
-}
+int64_t AttentionWorkers(int64_t tasks) { return std::min<int64_t>(tasks, MaxThreads()); }
 
 }  // namespace panthera

@@ -106,8 +106,8 @@ class TileProducts {
 };
 
 // The number of workers among whom `tasks` are shared, each with scratch of its own, and the tasks
-// of one of them. None in a plan for a GPU, where a tile's scratch stays on the chip.
-int64_t AttentionWorkers(const Context& ctx, int64_t tasks);
+// of one of them.
+int64_t AttentionWorkers(int64_t tasks);
 inline IndexRange TasksOf(int64_t worker, int64_t workers, int64_t tasks) {
   return {tasks * worker / workers, tasks * (worker + 1) / workers};
 }

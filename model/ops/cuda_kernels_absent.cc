@@ -1,6 +1,7 @@
 // The ops' kernels in a build without CUDA. Nobody has a GPU to call them on.
 #include <cstdlib>
 
+#include "model/ops/attention_cuda.h"
 #include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
 
@@ -14,6 +15,15 @@ namespace {
 
 }  // namespace
 
+void AttentionForward(Stream&, std::span<const AttentionBand>, const Heads&, float, Heads, Tensor) {
+  Absent();
+}
+bool OverlapsQueries(std::span<const AttentionBand>, const Heads&) { Absent(); }
+void AttentionBackward(Stream&, const Heads&, std::span<const AttentionBand>, const Heads&,
+                       const Heads&, const Tensor&, float, const AttentionBackwardScratch&, Heads,
+                       Heads, Heads) {
+  Absent();
+}
 void RmsNorm(Stream&, const Tensor&, const Tensor&, float, Tensor, Tensor) { Absent(); }
 void AddRmsNorm(Stream&, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor,
                 Tensor) {

@@ -35,6 +35,10 @@ void HostTensor::Free::operator()(std::byte* memory) const {
   }
 }
 
+Tensor OnHost(const Tensor& tensor) {
+  return {tensor.bytes_data(), tensor.shape(), tensor.dtype(), {DeviceKind::kCpu, 0}};
+}
+
 void WaitForDevice(Device device) {
   if (device.is_cuda()) {
     cuda::SynchronizeDevice(device);

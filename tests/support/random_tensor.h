@@ -44,6 +44,9 @@ class HostTensor {
   Tensor tensor_;
 };
 
+// The same memory, viewed as the CPU's.
+Tensor OnHost(const Tensor& tensor);
+
 // Blocks until the host may read what was enqueued on the device. Everything below that reads a
 // tensor does so first.
 void WaitForDevice(Device device);

@@ -56,7 +56,8 @@ Heads AttentionCase::Turned(Context& ctx, const HostTensor& x, const std::option
   tables_.push_back(std::make_unique<Table>(
       Table{HostTensor(shape, DType::kF32), HostTensor(shape, DType::kF32)}));
   *rotation = RotaryTable{tables_.back()->cos, tables_.back()->sin};
-  FillRotaryTable(clock->first, clock->step, kBase, **rotation);
+  FillRotaryTable(clock->first, clock->step, kBase,
+                  {OnHost((*rotation)->cos), OnHost((*rotation)->sin)});
   turned_.push_back(std::make_unique<HostTensor>(x.tensor().shape(), x.tensor().dtype()));
   Rotate(ctx, Rotation::kForward, x.tensor(), **rotation, turned_.back()->tensor());
   return turned_.back()->tensor();
@@ -89,9 +90,9 @@ reference::AttentionProblem AttentionCase::Problem() const {
   return problem;
 }
 
-int64_t PlannedBytes(const AttentionSpec& spec, DType dtype) {
+int64_t PlannedBytes(const AttentionSpec& spec, DType dtype, Device target) {
   MemoryLedger ledger;
-  const auto plan = Context::Plan({DeviceKind::kCpu, 0}, ledger);
+  const auto plan = Context::Plan(target, ledger);
   const Tensor q = MetaTensor(QueryShape(spec), dtype);
   const Tensor k = MetaTensor(KeyShape(spec), dtype);
   const Tensor lse = MetaTensor(LseShape(spec), DType::kF32);

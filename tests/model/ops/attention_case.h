@@ -77,8 +77,8 @@ class AttentionCase {
   std::vector<std::unique_ptr<Table>> tables_;
 };
 
-// The same ops in a plan of a CPU; returns the arena bytes that they need.
-int64_t PlannedBytes(const AttentionSpec& spec, DType dtype);
+// The same ops in a plan for `target`; returns the arena bytes that they need.
+int64_t PlannedBytes(const AttentionSpec& spec, DType dtype, Device target);
 
 }  // namespace panthera::testing
 

@@ -64,7 +64,7 @@ double ScoreError(const AttentionSpec& spec) {
 }
 
 using AttentionTest = OpTest;
-PANTHERA_FOR_FLOAT_TYPES_ON_CPU(AttentionTest);
+PANTHERA_FOR_FLOAT_TYPES(AttentionTest);
 
 TEST_P(AttentionTest, ForwardMatchesTheReference) {
   for (const AttentionSpec& spec : Specs()) {
@@ -163,6 +163,7 @@ TEST_P(AttentionTest, GradientsMayOverwriteThePackedInputs) {
   const Heads k = Heads::Columns(packed, spec.batch, q_columns, spec.kv_heads, width);
   const Heads v = Heads::Columns(packed, spec.batch, q_columns + kv_columns, spec.kv_heads, width);
   const auto copy = [&](const Heads& from, const Heads& to) {
+    WaitForDevice(device());
     DispatchFloat(dtype(), [&]<typename T>() {
       for (int64_t row = 0; row < rows; ++row) {
         std::copy_n(from.at<T>(0, row, 0), from.heads * width, to.at<T>(0, row, 0));
@@ -202,7 +203,7 @@ TEST_P(AttentionTest, BitsDoNotDependOnTheNumberOfThreads) {
     std::optional<AttentionCase> one;
     {
       const ThreadLimit limit(1);
-      Context single({DeviceKind::kCpu, 0}, ledger, kTestArenaBytes);
+      Context single(device(), ledger, kTestArenaBytes);
       one.emplace(single, spec, dtype());
       one->Forward(single);
       one->Backward(single);
@@ -227,24 +228,24 @@ TEST_P(AttentionTest, PlanNeedsTheArenaOfTheRealRun) {
         ReRope(Causal(1, 40, 600, 2, 1, 8), 100)}) {
     for (const int threads : {1, 2}) {
       const ThreadLimit limit(threads);
-      Context real({DeviceKind::kCpu, 0}, ledger, kTestArenaBytes);
+      Context real(device(), ledger, kTestArenaBytes);
       AttentionCase x(real, spec, dtype());
       x.Forward(real);
       x.Backward(real);
-      EXPECT_EQ(PlannedBytes(spec, dtype()), real.arena().peak_bytes()) << threads;
+      EXPECT_EQ(PlannedBytes(spec, dtype(), device()), real.arena().peak_bytes()) << threads;
     }
   }
 }
 
 TEST_P(AttentionTest, ScratchGrowsWithTheKeysNotTheirSquare) {
-  const int64_t small = PlannedBytes(Causal(1, 4096, 4096, 1, 1, 64), dtype());
-  const int64_t large = PlannedBytes(Causal(1, 32768, 32768, 1, 1, 64), dtype());
+  const int64_t small = PlannedBytes(Causal(1, 4096, 4096, 1, 1, 64), dtype(), device());
+  const int64_t large = PlannedBytes(Causal(1, 32768, 32768, 1, 1, 64), dtype(), device());
   EXPECT_LE(large, 8 * small);
 }
 
 TEST_P(AttentionTest, ScratchForScoresGrowsWithTheWindowNotTheKeys) {
   const int64_t keys = 32768;
-  const int64_t bytes = PlannedBytes(Window(Causal(1, keys, keys, 1, 1, 2), 64), dtype());
+  const int64_t bytes = PlannedBytes(Window(Causal(1, keys, keys, 1, 1, 2), 64), dtype(), device());
   // What remains proportional to the keys is one row of dk and one of dv, of two elements each.
   EXPECT_LT(bytes - keys * 2 * 2 * 4, int64_t{2} << 20);
 }

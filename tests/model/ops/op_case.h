@@ -63,12 +63,6 @@ inline std::string OpCaseName(const ::testing::TestParamInfo<OpCase>& info) {
 #define PANTHERA_FOR_FLOAT_TYPES(suite) \
   INSTANTIATE_TEST_SUITE_P(FloatTypes, suite, ::testing::ValuesIn(OpCases()), OpCaseName)
 
-// For ops that only the CPU has.
-#define PANTHERA_FOR_FLOAT_TYPES_ON_CPU(suite)                                                   \
-  INSTANTIATE_TEST_SUITE_P(FloatTypes, suite,                                                    \
-                           ::testing::Values(OpCase{{}, DType::kF32}, OpCase{{}, DType::kBF16}), \
-                           OpCaseName)
-
 // Lets ParallelFor use this many threads until the object dies.
 class ThreadLimit {
  public:

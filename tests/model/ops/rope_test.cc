@@ -17,10 +17,7 @@ class OwnedTable {
  public:
   OwnedTable(int64_t rows, int64_t width, double first, double step)
       : cos_({rows, width / 2}, DType::kF32), sin_({rows, width / 2}, DType::kF32) {
-    const auto on_host = [](const Tensor& x) {
-      return Tensor(x.bytes_data(), x.shape(), x.dtype(), {DeviceKind::kCpu, 0});
-    };
-    FillRotaryTable(first, step, kBase, {on_host(cos_), on_host(sin_)});
+    FillRotaryTable(first, step, kBase, {OnHost(cos_), OnHost(sin_)});
   }
   RotaryTable table() const { return {cos_, sin_}; }
 

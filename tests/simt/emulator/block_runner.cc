@@ -21,9 +21,6 @@ class Bookkeeping {
   ~Bookkeeping() { EndBookkeeping(); }
 };
 
-// A barrier that is this many barriers old orders nothing that the race detector still remembers.
-constexpr size_t kOrderingPlaces = 4096;
-
 unsigned CountThreads(const dim3& block) { return block.x * block.y * block.z; }
 
 }  // namespace
@@ -33,7 +30,7 @@ BlockRunner::BlockRunner(const Launch& launch)
       num_threads_(CountThreads(launch.block)),
       threads_(num_threads_),
       order_(launch.order_seed),
-      ordering_places_(kOrderingPlaces) {
+      ordering_places_((num_threads_ + kWarpLanes - 1) / kWarpLanes + 1) {
   if (kRaceDetector) {
     // Creating a fiber orders what its creator did before, so all are there before the first block.
     for (unsigned i = 0; i < num_threads_; ++i) {
@@ -161,10 +158,6 @@ void BlockRunner::SetError(const std::string& error) {
            std::to_string(block_index_.y) + ", " + std::to_string(block_index_.z) + "): " + error;
 }
 
-void* BlockRunner::NewOrderingPlace() {
-  return &ordering_places_[next_ordering_place_++ % kOrderingPlaces];
-}
-
 void BlockRunner::Barrier(Location location) {
   CudaThread* const self = current_;
   ArriveAtBarrier(location);
@@ -184,7 +177,7 @@ void BlockRunner::ArriveAtBarrier(Location location) {
 }
 
 void BlockRunner::ReleaseBarrier() {
-  void* place = NewOrderingPlace();
+  void* place = &ordering_places_.back();
   Acquire(&barrier_);
   Release(place);
   at_barrier_ = 0;
@@ -257,7 +250,7 @@ bool BlockRunner::ArriveAtCollective(unsigned mask, void* argument, Location loc
   if (!AllArrived(warp, mask, location)) {
     return false;
   }
-  void* const place = NewOrderingPlace();
+  void* const place = &ordering_places_[warp];
   Acquire(first);
   Release(place);
   WarpArguments arguments{};

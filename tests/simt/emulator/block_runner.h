@@ -108,7 +108,6 @@ class BlockRunner {
   // Ends the block as soon as the calling thread waits or ends.
   void SetError(const std::string& error);
   bool AllArrived(unsigned warp, unsigned mask, Location location) const;
-  void* NewOrderingPlace();
   std::string DescribeDeadlock() const;
 
   const Launch launch_;
@@ -130,9 +129,9 @@ class BlockRunner {
   std::unique_ptr<char[]> dynamic_shared_;
   std::vector<SharedAllocation> earlier_blocks_;  // see Run
 
-  // Addresses that stand for points in time for the race detector.
+  // Addresses that stand for points in time for the race detector: the latest collective of each
+  // warp, and last the latest barrier.
   std::vector<uint8_t> ordering_places_;
-  size_t next_ordering_place_ = 0;
   uint8_t begin_ = 0;
   uint8_t barrier_ = 0;
 };

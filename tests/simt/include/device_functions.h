@@ -13,6 +13,7 @@
 
 #include "tests/simt/emulator/block_runner.h"
 #include "tests/simt/emulator/location.h"
+#include "tests/simt/emulator/race_detector.h"
 
 inline void __syncthreads(simt::Location location = simt::Location::Here()) {
   simt::BlockRunner::Current().Barrier(location);
@@ -160,6 +161,7 @@ namespace simt {
 // cp.async: begins a copy of `from_bytes` bytes to shared memory, filled up to `bytes` with zeros.
 // `to` holds NaNs until the copy is waited for.
 inline void BeginCopy(void* to, const void* from, size_t bytes, size_t from_bytes) {
+  NoteWrite(to, bytes);
   std::memset(to, 0xff, bytes);
   BlockRunner::Current().thread().copy_groups.back().push_back({to, from, bytes, from_bytes});
 }
@@ -170,6 +172,8 @@ inline void WaitForCopies(size_t groups) {
   auto& pending = BlockRunner::Current().thread().copy_groups;
   while (pending.size() > groups + 1) {
     for (const PendingCopy& copy : pending.front()) {
+      NoteRead(copy.from, copy.from_bytes);
+      NoteWrite(copy.to, copy.bytes);
       std::memcpy(copy.to, copy.from, copy.from_bytes);
       std::memset(static_cast<char*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
     }
