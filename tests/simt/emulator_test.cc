@@ -261,7 +261,7 @@ using EmulatorDeathTest = EmulatorTest;
 
 TEST_F(EmulatorDeathTest, RemovedBarriersAreRaces) {
   if (!simt::kRaceDetector) {
-    GTEST_SKIP() << "needs ThreadSanitizer: run preset simt-tsan";
+    GTEST_SKIP() << "needs ThreadSanitizer: run preset cpu-tsan";
   }
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(RunBlockSum(Fault::kNoBarrierBeforeRead), "data race");
@@ -280,7 +280,7 @@ TEST_F(EmulatorDeathTest, RemovedBarriersAreRaces) {
 
 TEST_F(EmulatorDeathTest, BlocksThatWriteTheSameCellAreARace) {
   if (!simt::kRaceDetector) {
-    GTEST_SKIP() << "needs ThreadSanitizer: run preset simt-tsan";
+    GTEST_SKIP() << "needs ThreadSanitizer: run preset cpu-tsan";
   }
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(
@@ -295,7 +295,7 @@ TEST_F(EmulatorDeathTest, BlocksThatWriteTheSameCellAreARace) {
 
 TEST_F(EmulatorDeathTest, AnIndexOffByOneIsAnOverflow) {
   if (!kAddressChecks) {
-    GTEST_SKIP() << "needs AddressSanitizer: run preset simt-asan";
+    GTEST_SKIP() << "needs AddressSanitizer: run preset cpu-asan";
   }
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(RunBlockSum(Fault::kOneTooFar), "heap-buffer-overflow");
