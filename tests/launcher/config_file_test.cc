@@ -272,6 +272,11 @@ TEST(ConfigFileTest, LoadsFromAFile) {
   EXPECT_EQ(options.model.width, 64);
 }
 
+// U+040F: where the library's own table of white space has no answer.
+TEST(ConfigFileTest, ALetterBeyondAsciiOutsideOfQuotesIsAMistake) {
+  EXPECT_THAT(ErrorOf("[model]\nwidth = 4 \xD0\x8F\n"), StartsWith("run.toml:2: "));
+}
+
 TEST(ConfigFileTest, AFileThatCannotBeReadIsNamed) {
   RunOptions options;
   EXPECT_EQ(
