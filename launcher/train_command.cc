@@ -51,7 +51,7 @@ absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, HostGrou
   RETURN_IF_ERROR(options.Finish(host.size()));
   if (options.device.kind == DeviceChoice::kCuda) {
     return absl::UnimplementedError(
-        "device.kind = \"cuda\": this program was built without CUDA; use \"cpu\" or \"auto\"");
+        "device.kind = \"cuda\": this version does not train on GPUs; use \"cpu\" or \"auto\"");
   }
   return options;
 }

@@ -26,39 +26,32 @@ __device__ inline float WarpMax(float value) {
   return value;
 }
 
-// Of a block of one dimension whose threads are a multiple of a warp. `scratch`: shared,
-// [kMostWarps], free again on return. The sum over the block, in every thread, in an order that
-// only the number of threads determines. All threads must call it.
-__device__ inline float BlockSum(float value, float* scratch) {
+// combine(combine(first warp's, second's), ...) over a block of one dimension whose threads are a
+// multiple of a warp, `value` being the result of the thread's warp. `scratch`: shared,
+// [kMostWarps], free again on return. In every thread; all threads must call it.
+template <typename Combine>
+__device__ inline float CombineWarps(float value, float* scratch, Combine combine) {
   const unsigned thread = threadIdx.x;
-  value = WarpSum(value);
   if (thread % kWarpThreads == 0) {
     scratch[thread / kWarpThreads] = value;
   }
   __syncthreads();
   const unsigned warps = blockDim.x / kWarpThreads;
-  float total = scratch[0];
+  float result = scratch[0];
   for (unsigned warp = 1; warp < warps; ++warp) {
-    total += scratch[warp];
+    result = combine(result, scratch[warp]);
   }
   __syncthreads();
-  return total;
+  return result;
 }
 
+// The sum and the largest over such a block, in an order that only the number of threads
+// determines.
+__device__ inline float BlockSum(float value, float* scratch) {
+  return CombineWarps(WarpSum(value), scratch, [](float a, float b) { return a + b; });
+}
 __device__ inline float BlockMax(float value, float* scratch) {
-  const unsigned thread = threadIdx.x;
-  value = WarpMax(value);
-  if (thread % kWarpThreads == 0) {
-    scratch[thread / kWarpThreads] = value;
-  }
-  __syncthreads();
-  const unsigned warps = blockDim.x / kWarpThreads;
-  float largest = scratch[0];
-  for (unsigned warp = 1; warp < warps; ++warp) {
-    largest = fmaxf(largest, scratch[warp]);
-  }
-  __syncthreads();
-  return largest;
+  return CombineWarps(WarpMax(value), scratch, [](float a, float b) { return fmaxf(a, b); });
 }
 
 }  // namespace panthera

@@ -103,7 +103,7 @@ TEST(BadRanks, AreNamed) {
                    .names = "parallel.tensor",
                    .fix = "use parallel.tensor = 1",
                    .ranks = 2},
-                  {.what = "a GPU is asked of a program without them",
+                  {.what = "a GPU is asked for, on which this version does not train",
                    .arguments = TrainWith("device.kind=cuda"),
                    .names = "device.kind = \"cuda\"",
                    .fix = "use \"cpu\" or \"auto\"",

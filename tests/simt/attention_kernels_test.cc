@@ -23,25 +23,6 @@ namespace {
 constexpr int64_t kUnbounded = AttentionBand::kUnbounded;
 constexpr Device kEmulated{DeviceKind::kCuda, 0};
 
-AttentionSpec Causal(int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads,
-                     int64_t width) {
-  AttentionSpec spec{batch, queries, keys, heads, kv_heads, width, {}};
-  spec.bands = {RotatedBand(0, kUnbounded, spec)};
-  return spec;
-}
-
-AttentionSpec Window(AttentionSpec spec, int64_t window) {
-  spec.bands = {RotatedBand(0, window, spec)};
-  return spec;
-}
-
-// ReRoPE: from distance w on, all queries at position w and no key turned.
-AttentionSpec ReRope(AttentionSpec spec, int64_t w, int64_t window = kUnbounded) {
-  spec.bands = {RotatedBand(0, w, spec),
-                {w, window, Clock{static_cast<double>(w), 0}, std::nullopt}};
-  return spec;
-}
-
 // Four bands with clocks of their own; the last begins where no query sees a key.
 AttentionSpec FourBands(AttentionSpec spec) {
   const double offset = static_cast<double>(spec.keys - spec.queries);

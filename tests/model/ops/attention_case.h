@@ -41,6 +41,26 @@ inline BandSpec RotatedBand(int64_t begin, int64_t end, const AttentionSpec& spe
   return {begin, end, Clock{static_cast<double>(spec.keys - spec.queries), 1}, Clock{0, 1}};
 }
 
+// Causal attention with ordinary positions; the same with a window.
+inline AttentionSpec Causal(int64_t batch, int64_t queries, int64_t keys, int64_t heads,
+                            int64_t kv_heads, int64_t width) {
+  AttentionSpec spec{batch, queries, keys, heads, kv_heads, width, {}};
+  spec.bands = {RotatedBand(0, AttentionBand::kUnbounded, spec)};
+  return spec;
+}
+inline AttentionSpec Window(AttentionSpec spec, int64_t window) {
+  spec.bands = {RotatedBand(0, window, spec)};
+  return spec;
+}
+
+// ReRoPE: from distance w on, all queries at position w and no key turned.
+inline AttentionSpec ReRope(AttentionSpec spec, int64_t w,
+                            int64_t window = AttentionBand::kUnbounded) {
+  spec.bands = {RotatedBand(0, w, spec),
+                {w, window, Clock{static_cast<double>(w), 0}, std::nullopt}};
+  return spec;
+}
+
 // Random inputs of one attention, everything that its ops write, and the reference's view of it.
 class AttentionCase {
  public:

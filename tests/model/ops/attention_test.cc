@@ -18,25 +18,6 @@ namespace {
 
 constexpr int64_t kUnbounded = AttentionBand::kUnbounded;
 
-AttentionSpec Causal(int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads,
-                     int64_t width) {
-  AttentionSpec spec{batch, queries, keys, heads, kv_heads, width, {}};
-  spec.bands = {RotatedBand(0, kUnbounded, spec)};
-  return spec;
-}
-
-AttentionSpec Window(AttentionSpec spec, int64_t window) {
-  spec.bands = {RotatedBand(0, window, spec)};
-  return spec;
-}
-
-// ReRoPE: from distance w on, all queries at position w and no key turned.
-AttentionSpec ReRope(AttentionSpec spec, int64_t w, int64_t window = kUnbounded) {
-  spec.bands = {RotatedBand(0, w, spec),
-                {w, window, Clock{static_cast<double>(w), 0}, std::nullopt}};
-  return spec;
-}
-
 // One token; odd everything; blocks and tiles that end early; grouped heads; more keys than
 // queries; windows smaller and larger than a block; bands of different rotations.
 std::vector<AttentionSpec> Specs() {
