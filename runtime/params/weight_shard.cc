@@ -8,54 +8,13 @@
 #include "runtime/base/philox.h"
 #include "runtime/base/simd.h"
 #include "runtime/math/rows.h"
+#include "runtime/params/weight_rounding.h"
 
 namespace panthera {
 namespace {
 
 // Random words are drawn for this many elements at a time.
 constexpr int64_t kChunk = 1024;
-constexpr int64_t kWordsPerDraw = 4;
-
-struct Split {
-  uint16_t high;
-  uint8_t low;
-};
-
-// Splits the upper 24 bits of an fp32 pattern into the nearest bf16 and the signed distance to it.
-// Ties go away from zero: the distance +128 would not fit into the byte, -128 does.
-PANTHERA_INLINE inline Split SplitTop24(uint32_t top24) {
-  return {static_cast<uint16_t>((top24 + 0x80U) >> 8), static_cast<uint8_t>(top24 & 0xFFU)};
-}
-
-// The low byte is the distance modulo 256; read as int8 it is the distance.
-PANTHERA_INLINE inline uint32_t JoinTop24(uint16_t high, uint8_t low) {
-  return (uint32_t{high} << 8) + static_cast<uint32_t>(static_cast<int8_t>(low));
-}
-
-PANTHERA_INLINE inline bool IsNan(uint32_t pattern) {
-  return (pattern & 0x7FFFFFFFU) > 0x7F800000U;
-}
-
-// Every NaN becomes the quiet NaN without payload, so that no carry runs into its sign.
-PANTHERA_INLINE inline uint32_t CanonicalNan(uint32_t pattern) {
-  return (pattern & 0x80000000U) | 0x7FC00000U;
-}
-
-// The pattern with the `dropped` lowest bits rounded away: up with a probability equal to the
-// fraction that they are of a unit in the last place kept.
-PANTHERA_INLINE inline uint32_t RoundStochastically(uint32_t pattern, uint32_t random,
-                                                    int dropped) {
-  const uint32_t mask = (uint32_t{1} << dropped) - 1;
-  const uint32_t rounded = (pattern + (random & mask)) & ~mask;
-  return IsNan(pattern) ? CanonicalNan(pattern) : rounded;
-}
-
-PANTHERA_INLINE inline uint32_t RoundToNearest(uint32_t pattern, int dropped) {
-  const uint32_t mask = (uint32_t{1} << dropped) - 1;
-  const uint32_t odd = (pattern >> dropped) & 1U;
-  const uint32_t rounded = (pattern + (mask >> 1) + odd) & ~mask;
-  return IsNan(pattern) ? CanonicalNan(pattern) : rounded;
-}
 
 // words = the four words of each of the draws [first, first + draws).
 PANTHERA_SIMD void DrawWholeWords(uint64_t key, uint64_t first, uint64_t stream, int64_t draws,
@@ -101,7 +60,7 @@ PANTHERA_SIMD void StoreHighHalves(const uint32_t* patterns, int64_t count, BF16
 PANTHERA_SIMD void StoreSplit(const uint32_t* patterns, int64_t count, BF16* values,
                               uint8_t* remainder) {
   for (int64_t i = 0; i < count; ++i) {
-    const Split split = SplitTop24(patterns[i] >> 8);
+    const SplitWeight split = SplitTop24(patterns[i] >> 8);
     values[i].bits = split.high;
     remainder[i] = split.low;
   }
@@ -142,12 +101,6 @@ void StoreExactly(const WeightShard& shard, int64_t begin, int64_t count, const 
   StoreRow(in, count, shard.master->data<float>() + begin);
   StoreRow(in, count, shard.values.data<BF16>() + begin);
 }
-
-bool StoresExactly(WeightStorage storage) {
-  return storage == WeightStorage::kFp32 || storage == WeightStorage::kBf16PlusFp32;
-}
-
-int DroppedBits(WeightStorage storage) { return storage == WeightStorage::kBf16 ? 16 : 8; }
 
 }  // namespace
 
