@@ -10,7 +10,8 @@ inline constexpr unsigned kWholeWarp = 0xffffffffU;
 inline constexpr int kMostWarps = 32;
 
 // The sum over a warp, in every lane, added pairwise in an order that only lanes determine.
-__device__ inline float WarpSum(float value) {
+template <typename T>
+__device__ inline T WarpSum(T value) {
 #pragma unroll
   for (int offset = kWarpThreads / 2; offset > 0; offset /= 2) {
     value += __shfl_xor_sync(kWholeWarp, value, offset);
@@ -29,15 +30,15 @@ __device__ inline float WarpMax(float value) {
 // combine(combine(first warp's, second's), ...) over a block of one dimension whose threads are a
 // multiple of a warp, `value` being the result of the thread's warp. `scratch`: shared,
 // [kMostWarps], free again on return. In every thread; all threads must call it.
-template <typename Combine>
-__device__ inline float CombineWarps(float value, float* scratch, Combine combine) {
+template <typename T, typename Combine>
+__device__ inline T CombineWarps(T value, T* scratch, Combine combine) {
   const unsigned thread = threadIdx.x;
   if (thread % kWarpThreads == 0) {
     scratch[thread / kWarpThreads] = value;
   }
   __syncthreads();
   const unsigned warps = blockDim.x / kWarpThreads;
-  float result = scratch[0];
+  T result = scratch[0];
   for (unsigned warp = 1; warp < warps; ++warp) {
     result = combine(result, scratch[warp]);
   }
@@ -47,8 +48,9 @@ __device__ inline float CombineWarps(float value, float* scratch, Combine combin
 
 // The sum and the largest over such a block, in an order that only the number of threads
 // determines.
-__device__ inline float BlockSum(float value, float* scratch) {
-  return CombineWarps(WarpSum(value), scratch, [](float a, float b) { return a + b; });
+template <typename T>
+__device__ inline T BlockSum(T value, T* scratch) {
+  return CombineWarps(WarpSum(value), scratch, [](T a, T b) { return a + b; });
 }
 __device__ inline float BlockMax(float value, float* scratch) {
   return CombineWarps(WarpMax(value), scratch, [](float a, float b) { return fmaxf(a, b); });

@@ -7,6 +7,7 @@
 
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/math/cuda_kernels.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -47,10 +48,22 @@ void RaiseTo(uint32_t candidate, std::atomic<uint32_t>& largest) {
   }
 }
 
+PANTHERA_SIMD void ScaleRow(float factor, int64_t count, float* row) {
+  for (int64_t i = 0; i < count; ++i) {
+    row[i] *= factor;
+  }
+}
+
 }  // namespace
 
 void SetZero(Context& ctx, Tensor x) {
   if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    if (x.bytes() > 0) {
+      cuda::SetZeroAsync(ctx.compute().handle(), x.bytes_data(), x.bytes());
+    }
     return;
   }
   ParallelFor(x.bytes(), int64_t{1} << 20, [&](int64_t begin, int64_t end) {
@@ -65,6 +78,10 @@ void AddSum(Context& ctx, const Tensor& x, Tensor sum) {
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::AddSum(ctx.compute(), x, sum);
+    return;
+  }
   sum.data<double>()[0] += x.dtype() == DType::kF32 ? Sum(x.data<float>(), x.elements())
                                                     : Sum(x.data<int32_t>(), x.elements());
 }
@@ -72,8 +89,13 @@ void AddSum(Context& ctx, const Tensor& x, Tensor sum) {
 void AddColumnSums(Context& ctx, const Tensor& x, Tensor sums) {
   CHECK_EQ(x.shape().rank(), 2);
   CHECK_SHAPE(sums, x.size(1));
+  CHECK_EQ(sums.dtype(), DType::kF64);
   CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kI32) << Name(x.dtype());
-  if (ctx.device().is_meta()) {
+  if (ctx.device().is_meta() || x.elements() == 0) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::AddColumnSums(ctx.compute(), x, sums);
     return;
   }
   if (x.dtype() == DType::kF32) {
@@ -90,6 +112,10 @@ void MaxAbs(Context& ctx, const Tensor& x, Tensor largest) {
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::MaxAbs(ctx.compute(), x, largest);
+    return;
+  }
   constexpr int64_t kChunk = 4096;
   std::atomic<uint32_t> pattern = 0;
   ParallelFor(x.elements(), RowGrain(1), [&](int64_t begin, int64_t end) {
@@ -103,6 +129,40 @@ void MaxAbs(Context& ctx, const Tensor& x, Tensor largest) {
     RaiseTo(mine, pattern);
   });
   largest.data<float>()[0] = std::bit_cast<float>(pattern.load());
+}
+
+void RoundToBf16(Stream& stream, const Tensor& in, Tensor out) {
+  CHECK_EQ(in.elements(), out.elements());
+  CHECK_EQ(in.dtype(), DType::kF32);
+  CHECK_EQ(out.dtype(), DType::kBF16);
+  CHECK_EQ(in.device(), stream.device());
+  CHECK_EQ(out.device(), stream.device());
+  if (stream.device().is_meta() || in.elements() == 0) {
+    return;
+  }
+  if (stream.device().is_cuda()) {
+    cuda::RoundToBf16(stream, in, out);
+    return;
+  }
+  const float* from = in.data<float>();
+  BF16* to = out.data<BF16>();
+  ParallelFor(in.elements(), RowGrain(1),
+              [&](int64_t begin, int64_t end) { StoreRow(from + begin, end - begin, to + begin); });
+}
+
+void Scale(Stream& stream, float factor, Tensor x) {
+  CHECK_EQ(x.dtype(), DType::kF32);
+  CHECK_EQ(x.device(), stream.device());
+  if (stream.device().is_meta() || x.elements() == 0) {
+    return;
+  }
+  if (stream.device().is_cuda()) {
+    cuda::Scale(stream, factor, x);
+    return;
+  }
+  float* values = x.data<float>();
+  ParallelFor(x.elements(), RowGrain(1),
+              [&](int64_t begin, int64_t end) { ScaleRow(factor, end - begin, values + begin); });
 }
 
 }  // namespace panthera

@@ -135,6 +135,15 @@ T atomicOr(T* place, T value) {
   static_assert(std::is_integral_v<T>);
   return std::atomic_ref<T>(*place).fetch_or(value, std::memory_order_relaxed);
 }
+template <typename T>
+T atomicMax(T* place, T value) {
+  static_assert(std::is_integral_v<T>);
+  const std::atomic_ref<T> largest(*place);
+  T seen = largest.load(std::memory_order_relaxed);
+  while (seen < value && !largest.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  }
+  return seen;
+}
 
 // Rounded to nearest even, never contracted.
 inline float __fadd_rn(float a, float b) { return a + b; }
