@@ -7,6 +7,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
+#include "runtime/comm/cuda_kernels.h"
 #include "runtime/math/rows.h"
 
 namespace panthera {
@@ -85,10 +86,13 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
   CHECK_EQ(out.dtype(), DType::kF32);
   CHECK_EQ(contributions.device(), stream.device());
   CHECK_EQ(out.device(), stream.device());
-  if (stream.device().is_meta()) {
+  if (stream.device().is_meta() || out.elements() == 0) {
     return;
   }
-  CHECK(stream.device().is_cpu()) << stream.device();
+  if (stream.device().is_cuda()) {
+    cuda::SumRows(contributions, scale, accumulate, out, stream);
+    return;
+  }
   float* target = out.data<float>();
   ParallelFor(out.elements(), kGrain, [&](int64_t begin, int64_t end) {
     float sum[kBlock];

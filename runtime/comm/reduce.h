@@ -1,5 +1,5 @@
 // Sums over ranks. Communicators only move bytes; all arithmetic between ranks is here, in rank
-// order, so that every communicator and every thread count gives the same bits.
+// order, so that every communicator, device and thread count gives the same bits.
 #ifndef PANTHERA_RUNTIME_COMM_REDUCE_H_
 #define PANTHERA_RUNTIME_COMM_REDUCE_H_
 
@@ -19,13 +19,14 @@ namespace panthera {
 //   contributions  [R, ...], R >= 1, fp32 or bf16
 //   out            fp32, as many elements as one row, not overlapping contributions
 //
-// Every addition and the product are rounded to fp32 once.
+// Every addition and the product are rounded to fp32 once: the same bits on every device. On a GPU
+// the work is enqueued on `stream`.
 void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Tensor out,
              Stream& stream);
 
-// The following two are for a few host numbers per step: an all-gather, then a loop in rank
-// order. All ranks pass the same count and get the same bits. On a stream of kMeta they count the
-// traffic and leave the values alone. May block on the peers.
+// The following two are for a few host numbers per step, on a stream of the CPU: an all-gather,
+// then a loop in rank order. All ranks pass the same count and get the same bits. On a stream of
+// kMeta they count the traffic and leave the values alone. May block on the peers.
 
 // values[i] = (((v_0[i] + v_1[i]) + v_2[i]) + ...), v_r being rank r's values.
 void AllReduceSum(Communicator& comm, std::span<double> values, Stream& stream);

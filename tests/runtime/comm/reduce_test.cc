@@ -2,20 +2,26 @@
 
 #include <omp.h>
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 
 #include "runtime/base/philox.h"
+#include "tests/support/devices.h"
+#include "tests/support/random_tensor.h"
 
 namespace panthera {
 namespace {
 
+using testing::HostTensor;
+
 constexpr int64_t kRows = 5;
-// Several blocks, several threads' shares and an odd rest.
-constexpr int64_t kColumns = 70'001;
+constexpr float kScale = 0.3F;
+constexpr float kBefore = 3.25F;
 
 // Numbers between 2^-20 and 2^20 in size, so that every addition rounds.
 float Number(int64_t index) {
@@ -25,64 +31,119 @@ float Number(int64_t index) {
   return (random.value[2] & 1U) != 0 ? -magnitude : magnitude;
 }
 
-template <typename T>
-std::vector<T> Numbers() {
-  std::vector<T> numbers;
-  for (int64_t i = 0; i < kRows * kColumns; ++i) {
-    numbers.push_back(T(Number(i)));
-  }
+HostTensor Numbers(const Shape& shape, DType dtype) {
+  HostTensor numbers(shape, dtype);
+  DispatchFloat(dtype, [&]<typename T>() {
+    for (int64_t i = 0; i < shape.elements(); ++i) {
+      numbers.tensor().data<T>()[i] = T(Number(i));
+    }
+  });
   return numbers;
 }
 
 // The contract's formula, one element at a time.
-template <typename T>
-float Expected(const std::vector<T>& rows, int64_t column, float scale) {
+float Expected(const std::vector<double>& rows, int64_t columns, int64_t column) {
   float sum = static_cast<float>(rows[static_cast<size_t>(column)]);
   for (int64_t r = 1; r < kRows; ++r) {
-    sum = sum + static_cast<float>(rows[static_cast<size_t>(r * kColumns + column)]);
+    sum = sum + static_cast<float>(rows[static_cast<size_t>(r * columns + column)]);
   }
-  return scale * sum;
+  return kScale * sum;
 }
 
-template <typename T>
-class SumRowsTest : public ::testing::Test {
- protected:
-  Tensor Rows() { return {rows_.data(), {kRows, kColumns}, DTypeOf<T>::value, Device{}}; }
-  Tensor Out() { return {out_.data(), {kColumns}, DType::kF32, Device{}}; }
-
-  std::vector<T> rows_ = Numbers<T>();
-  std::vector<float> out_ = std::vector<float>(kColumns, 3.25F);
-  Stream stream_{Device{}};
+struct SumRowsCase {
+  Device device;
+  DType dtype;
+  // Several blocks, several threads' shares and an odd rest; or whole packs, which `out_offset` may
+  // prevent.
+  int64_t columns;
+  int64_t out_offset;
 };
-using FloatTypes = ::testing::Types<float, BF16>;
-TYPED_TEST_SUITE(SumRowsTest, FloatTypes);
 
-TYPED_TEST(SumRowsTest, AddsInRowOrderThenScales) {
-  SumRows(this->Rows(), 0.3F, Accumulate::kOverwrite, this->Out(), this->stream_);
-  for (int64_t i = 0; i < kColumns; ++i) {
-    ASSERT_EQ(this->out_[static_cast<size_t>(i)], Expected(this->rows_, i, 0.3F)) << i;
+std::vector<SumRowsCase> SumRowsCases() {
+  std::vector<SumRowsCase> cases;
+  for (const Device device : testing::ComputeDevices()) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      cases.push_back({device, dtype, 70'001, 0});
+      cases.push_back({device, dtype, 4096, 0});
+      cases.push_back({device, dtype, 4096, 3});
+    }
   }
+  return cases;
 }
 
-TYPED_TEST(SumRowsTest, AccumulateAddsTheScaledSumToWhatIsThere) {
-  SumRows(this->Rows(), 0.3F, Accumulate::kAdd, this->Out(), this->stream_);
-  for (int64_t i = 0; i < kColumns; ++i) {
-    ASSERT_EQ(this->out_[static_cast<size_t>(i)], 3.25F + Expected(this->rows_, i, 0.3F)) << i;
-  }
+std::string SumRowsCaseName(const ::testing::TestParamInfo<SumRowsCase>& info) {
+  return std::string(info.param.device.is_cuda() ? "cuda_" : "cpu_") + Name(info.param.dtype) +
+         "_" + std::to_string(info.param.columns) + "_at_" + std::to_string(info.param.out_offset);
 }
 
-TYPED_TEST(SumRowsTest, BitsDoNotDependOnTheThreadCount) {
+class SumRowsTest : public ::testing::TestWithParam<SumRowsCase> {
+ protected:
+  SumRowsTest() {
+    for (int64_t i = 0; i < all_.tensor().elements(); ++i) {
+      all_.tensor().data<float>()[i] = kBefore;
+    }
+  }
+
+  static int64_t columns() { return GetParam().columns; }
+  // Returns when the sums are there.
+  const float* Run(Accumulate accumulate) {
+    const int64_t begin = GetParam().out_offset;
+    const Tensor out = all_.tensor().Slice(begin, begin + columns());
+    SumRows(rows_, kScale, accumulate, out, stream_);
+    stream_.Synchronize();
+    return out.data<float>();
+  }
+  // What lies before and after the sums.
+  void ExpectOthersUntouched() {
+    const float* values = all_.tensor().data<float>();
+    for (int64_t i = 0; i < all_.tensor().elements(); ++i) {
+      if (i < GetParam().out_offset || i >= GetParam().out_offset + columns()) {
+        EXPECT_EQ(values[i], kBefore) << i;
+      }
+    }
+  }
+
+ private:
+  testing::TensorsOn memory_{GetParam().device};
+
+ protected:
+  HostTensor rows_ = Numbers({kRows, columns()}, GetParam().dtype);
+  HostTensor all_{{columns() + 8}, DType::kF32};
+  Stream stream_{GetParam().device};
+};
+INSTANTIATE_TEST_SUITE_P(Devices, SumRowsTest, ::testing::ValuesIn(SumRowsCases()),
+                         SumRowsCaseName);
+
+TEST_P(SumRowsTest, AddsInRowOrderThenScales) {
+  const float* out = Run(Accumulate::kOverwrite);
+  const std::vector<double> rows = testing::ToDoubles(rows_);
+  for (int64_t i = 0; i < columns(); ++i) {
+    ASSERT_EQ(out[i], Expected(rows, columns(), i)) << i;
+  }
+  ExpectOthersUntouched();
+}
+
+TEST_P(SumRowsTest, AccumulateAddsTheScaledSumToWhatIsThere) {
+  const float* out = Run(Accumulate::kAdd);
+  const std::vector<double> rows = testing::ToDoubles(rows_);
+  for (int64_t i = 0; i < columns(); ++i) {
+    ASSERT_EQ(out[i], kBefore + Expected(rows, columns(), i)) << i;
+  }
+  ExpectOthersUntouched();
+}
+
+TEST_P(SumRowsTest, BitsDoNotDependOnTheThreadCount) {
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
-  SumRows(this->Rows(), 0.3F, Accumulate::kOverwrite, this->Out(), this->stream_);
-  const std::vector<float> one_thread = this->out_;
+  const float* out = Run(Accumulate::kOverwrite);
+  const std::vector<float> one_thread(out, out + columns());
   omp_set_num_threads(4);
-  SumRows(this->Rows(), 0.3F, Accumulate::kOverwrite, this->Out(), this->stream_);
+  Run(Accumulate::kOverwrite);
   omp_set_num_threads(threads);
-  EXPECT_EQ(std::memcmp(one_thread.data(), this->out_.data(), kColumns * sizeof(float)), 0);
+  EXPECT_EQ(std::memcmp(one_thread.data(), out, one_thread.size() * sizeof(float)), 0);
 }
 
-TEST(SumRowsTest, OneRowIsScaled) {
+TEST(SumRowsSmallTest, OneRowIsScaled) {
   float row[3] = {1, -2, 3};
   float out[3] = {};
   Stream stream(Device{});
@@ -93,7 +154,7 @@ TEST(SumRowsTest, OneRowIsScaled) {
   EXPECT_EQ(out[2], 6);
 }
 
-TEST(SumRowsTest, MetaComputesNothing) {
+TEST(SumRowsSmallTest, MetaComputesNothing) {
   const Device meta{DeviceKind::kMeta, 0};
   Stream stream(meta);
   SumRows({nullptr, {4, int64_t{1} << 40}, DType::kBF16, meta}, 1, Accumulate::kAdd,
