@@ -3,22 +3,23 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numbers>
 
+#include "model/init_cuda.h"
+#include "model/initial_normal.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/philox.h"
+#include "runtime/device/stream.h"
 #include "runtime/params/name_hash.h"
 
 namespace panthera {
 namespace {
 
 constexpr int64_t kChunk = 1024;
-constexpr int64_t kNormalsPerDraw = 4;
 // A chunk need not begin where a draw does.
 constexpr size_t kMostDraws = kChunk / kNormalsPerDraw + 1;
 
 // normals[i] = standard normal number first + i of the stream `key`, for i in [0, count), count up
-// to kChunk: each draw of four words gives two pairs (Box and Muller, 1958).
+// to kChunk.
 void DrawNormals(uint64_t key, int64_t first, int64_t count, double* normals) {
   std::array<double, 2 * kMostDraws> radius;
   std::array<double, 2 * kMostDraws> angle;
@@ -26,13 +27,11 @@ void DrawNormals(uint64_t key, int64_t first, int64_t count, double* normals) {
   const int64_t end_draw = CeilDiv(first + count, kNormalsPerDraw);
   for (int64_t draw = first_draw; draw < end_draw; ++draw) {
     const Philox words = Philox4x32(key, static_cast<uint64_t>(draw), 0);
-    for (size_t pair = 0; pair < 2; ++pair) {
-      // The radius needs a number in (0, 1]: log(0) is infinite.
-      const double radius_uniform = (static_cast<double>(words.value[2 * pair]) + 1.0) * 0x1p-32;
-      const double angle_uniform = static_cast<double>(words.value[2 * pair + 1]) * 0x1p-32;
-      const size_t place = 2 * static_cast<size_t>(draw - first_draw) + pair;
-      radius[place] = std::sqrt(-2.0 * std::log(radius_uniform));
-      angle[place] = 2.0 * std::numbers::pi * angle_uniform;
+    for (int pair = 0; pair < 2; ++pair) {
+      const NormalPair numbers = PairOf(words, pair);
+      const auto place = static_cast<size_t>(2 * (draw - first_draw) + pair);
+      radius[place] = numbers.radius;
+      angle[place] = numbers.angle;
     }
   }
   for (int64_t i = 0; i < count; ++i) {
@@ -61,18 +60,29 @@ void FillSegment(const WeightShard& shard, const ShardSegment& segment, const Pa
   });
 }
 
+void InitializeGroup(const ParameterStore& params, GroupId group, int64_t seed) {
+  const WeightShard shard = params.shard(group);
+  const Device device = shard.values.device();
+  if (device.is_meta()) {
+    return;
+  }
+  Stream stream(device);  // waits for its work when it ends
+  for (const ShardSegment& segment : params.segments(group)) {
+    const ParamSpec& spec = params.spec(segment.param);
+    const uint64_t key = HashName(spec.name, static_cast<uint64_t>(seed));
+    if (device.is_cuda()) {
+      cuda::InitializeSegment(stream, shard, segment, spec, key);
+    } else {
+      FillSegment(shard, segment, spec, key);
+    }
+  }
+}
+
 }  // namespace
 
 void InitializeShards(ParameterStore& params, int64_t seed) {
   for (int g = 0; g < params.num_groups(); ++g) {
-    const WeightShard shard = params.shard({g});
-    if (shard.values.device().is_meta()) {
-      return;
-    }
-    for (const ShardSegment& segment : params.segments({g})) {
-      const ParamSpec& spec = params.spec(segment.param);
-      FillSegment(shard, segment, spec, HashName(spec.name, static_cast<uint64_t>(seed)));
-    }
+    InitializeGroup(params, GroupId{g}, seed);
   }
 }
 
