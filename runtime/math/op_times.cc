@@ -1,5 +1,9 @@
 #include "runtime/math/op_times.h"
 
+#include <utility>
+
+#include "runtime/base/check.h"
+
 namespace panthera {
 namespace {
 
@@ -37,6 +41,28 @@ double Traffic(std::initializer_list<Tensor> tensors) {
   return bytes;
 }
 
+void OpTimes::Clear() {
+  entries_ = {};
+  num_marks_ = 0;
+}
+
+void OpTimes::Collect() {
+  CHECK_EQ(running_, kNobody) << "collected inside an op";
+  if (num_marks_ == 0) {
+    return;
+  }
+  marks_[num_marks_ - 1].event->Synchronize();
+  for (size_t i = 0; i + 1 < num_marks_; ++i) {
+    const Mark& mark = marks_[i];
+    if (mark.running != kNobody) {
+      const auto milliseconds =
+          static_cast<double>(marks_[i + 1].event->MillisecondsSince(*mark.event));
+      entries_[mark.running].seconds += 1e-3 * milliseconds;
+    }
+  }
+  num_marks_ = 0;
+}
+
 double OpTimes::total_seconds() const {
   double total = 0;
   for (const Entry& entry : entries_) {
@@ -45,23 +71,32 @@ double OpTimes::total_seconds() const {
   return total;
 }
 
-void OpTimer::Begin(OpKind kind, const OpWork& work) {
-  entry_ = &times_->entries_[OpTimes::Index(kind)];
-  ++entry_->calls;
-  entry_->work.flops += work.flops;
-  entry_->work.bytes += work.bytes;
-  outer_ = times_->innermost_;
-  times_->innermost_ = this;
-  begin_ = Clock::now();
+size_t OpTimes::SwitchTo(size_t running, Stream& compute) {
+  if (compute.device().is_cuda()) {
+    if (num_marks_ == marks_.size()) {
+      marks_.push_back(
+          {std::make_unique<Event>(compute.device(), cuda::Timing::kMeasured), kNobody});
+    }
+    Mark& mark = marks_[num_marks_++];
+    mark.event->Record(compute);
+    mark.running = running;
+  } else {
+    const Clock::time_point now = Clock::now();
+    if (running_ != kNobody) {
+      entries_[running_].seconds += std::chrono::duration<double>(now - since_).count();
+    }
+    since_ = now;
+  }
+  return std::exchange(running_, running);
 }
 
-void OpTimer::End() {
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-  entry_->seconds += seconds - inner_seconds_;
-  times_->innermost_ = outer_;
-  if (outer_ != nullptr) {
-    outer_->inner_seconds_ += seconds;
-  }
+void OpTimer::Begin(OpKind kind, const OpWork& work) {
+  const size_t index = OpTimes::Index(kind);
+  OpTimes::Entry& entry = times_->entries_[index];
+  ++entry.calls;
+  entry.work.flops += work.flops;
+  entry.work.bytes += work.bytes;
+  outer_ = times_->SwitchTo(index, compute_);
 }
 
 }  // namespace panthera

@@ -3,7 +3,8 @@
 //   OpTimes times;  ctx.set_op_times(&times);  ... steps ...  times.at({Op::kSwiGlu}).seconds
 //
 // Whoever measures owns the OpTimes; every op opens with one OpTimer, which costs one branch where
-// nobody measures. Results never depend on it.
+// nobody measures. Results never depend on it. On a GPU the time is that of the context's compute
+// stream, on which an OpTimer records events; the host does not wait for them before Collect.
 #ifndef PANTHERA_RUNTIME_MATH_OP_TIMES_H_
 #define PANTHERA_RUNTIME_MATH_OP_TIMES_H_
 
@@ -12,8 +13,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
 #include "runtime/math/context.h"
 
@@ -73,27 +77,49 @@ class OpTimes {
     OpWork work;
   };
 
-  void Clear() { entries_ = {}; }
+  // Forgets everything, also what was not collected.
+  void Clear();
+  // Adds the seconds of ops on a GPU since the last call to their entries, where they are missing
+  // until then. Blocks the host until the GPU has done these ops. Nothing to do on other devices.
+  // Never inside an op.
+  void Collect();
   const Entry& at(OpKind kind) const { return entries_[Index(kind)]; }
   // Of all kinds together: what is missing to the time of a step was spent outside ops.
   double total_seconds() const;
 
  private:
   friend class OpTimer;
+  using Clock = std::chrono::steady_clock;
+
+  static constexpr size_t kNumEntries = static_cast<size_t>(kNumOps) * kNumOpPasses;
+  static constexpr size_t kNobody = kNumEntries;
+
+  // A point in the compute stream, and whose time the time after it is.
+  struct Mark {
+    std::unique_ptr<Event> event;
+    size_t running;
+  };
 
   static size_t Index(OpKind kind) {
     return static_cast<size_t>(kind.op) * kNumOpPasses + static_cast<size_t>(kind.pass);
   }
+  // Time from now on is that of entry `running`. Returns whose it was until now.
+  size_t SwitchTo(size_t running, Stream& compute);
 
-  std::array<Entry, static_cast<size_t>(kNumOps) * kNumOpPasses> entries_;
-  class OpTimer* innermost_ = nullptr;
+  std::array<Entry, kNumEntries> entries_;
+  size_t running_ = kNobody;
+  Clock::time_point since_;  // not on a GPU: when running_ began to be so
+  // On a GPU: the first num_marks_ are to be collected, the others' events are free.
+  std::vector<Mark> marks_;
+  size_t num_marks_ = 0;
 };
 
 // Counts the time of its scope as that of one op, if somebody measures. Time in an inner scope is
 // the inner op's alone. Used by the thread that owns the context, never inside a ParallelFor.
 class OpTimer {
  public:
-  OpTimer(Context& ctx, OpKind kind, const OpWork& work) : times_(ctx.op_times()) {
+  OpTimer(Context& ctx, OpKind kind, const OpWork& work)
+      : times_(ctx.op_times()), compute_(ctx.compute()) {
     if (times_ != nullptr) {
       Begin(kind, work);
     }
@@ -102,22 +128,16 @@ class OpTimer {
   OpTimer& operator=(const OpTimer&) = delete;
   ~OpTimer() {
     if (times_ != nullptr) {
-      End();
+      times_->SwitchTo(outer_, compute_);
     }
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   void Begin(OpKind kind, const OpWork& work);
-  void End();
 
   OpTimes* times_;
-  // Set if times_ is.
-  OpTimes::Entry* entry_ = nullptr;
-  OpTimer* outer_ = nullptr;
-  double inner_seconds_ = 0;
-  Clock::time_point begin_;
+  Stream& compute_;
+  size_t outer_ = OpTimes::kNobody;  // whose time it was before
 };
 
 }  // namespace panthera

@@ -9,6 +9,7 @@
 
 #include "runtime/device/memory_ledger.h"
 #include "runtime/math/context.h"
+#include "runtime/math/op_times.h"
 #include "runtime/math/vector_ops.h"
 #include "tests/simt/emulator/device_state.h"
 #include "tests/support/random_tensor.h"
@@ -78,6 +79,81 @@ TEST_F(MathKernelsTest, RoundingAndScalingDoNotDependOnTheOrderOfThreads) {
     Copy(ctx.compute(), x, out);
     Scale(ctx.compute(), 0.3F, out);
   });
+}
+
+// In emulated time SetZero takes a millisecond.
+class OpTimesOnAGpuTest : public MathKernelsTest {
+ protected:
+  OpTimesOnAGpuTest() { ctx.set_op_times(&times); }
+
+  void Work(int milliseconds) {
+    for (int i = 0; i < milliseconds; ++i) {
+      SetZero(ctx, x_);
+    }
+  }
+  double Milliseconds(Op op) const { return 1e3 * times.at({op}).seconds; }
+
+  OpTimes times;
+
+ private:
+  HostTensor x_ = Zeros({4}, DType::kF32);
+};
+
+TEST_F(OpTimesOnAGpuTest, TimeInAnInnerScopeIsTheInnerOpsAloneAndTheRestIsNobodys) {
+  Work(1);
+  {
+    const OpTimer outer(ctx, {Op::kUpdate}, {});
+    Work(2);
+    {
+      const OpTimer inner(ctx, {Op::kFold}, {});
+      Work(3);
+    }
+    { const OpTimer empty(ctx, {Op::kPublish}, {}); }
+    Work(4);
+  }
+  Work(5);
+  {
+    const OpTimer again(ctx, {Op::kFold}, {});
+    Work(6);
+  }
+  times.Collect();
+  EXPECT_DOUBLE_EQ(Milliseconds(Op::kUpdate), 2 + 4);
+  EXPECT_DOUBLE_EQ(Milliseconds(Op::kFold), 3 + 6);
+  EXPECT_EQ(times.at({Op::kPublish}).calls, 1);
+  EXPECT_EQ(Milliseconds(Op::kPublish), 0);
+  EXPECT_DOUBLE_EQ(1e3 * times.total_seconds(), 15);
+}
+
+TEST_F(OpTimesOnAGpuTest, TheHostWaitsOnceWhenTimesAreCollected) {
+  const simt::Counts& counts = simt::DeviceState::Get().counts();
+  const int64_t before = counts.host_waits;
+  for (int i = 0; i < 3; ++i) {
+    const OpTimer timer(ctx, {Op::kNorm}, {});
+    Work(1);
+  }
+  EXPECT_EQ(counts.host_waits, before);
+  EXPECT_EQ(times.at({Op::kNorm}).calls, 3);
+  EXPECT_EQ(times.at({Op::kNorm}).seconds, 0);
+  times.Collect();
+  EXPECT_EQ(counts.host_waits, before + 1);
+  times.Collect();
+  EXPECT_EQ(counts.host_waits, before + 1);
+  EXPECT_DOUBLE_EQ(Milliseconds(Op::kNorm), 3);
+}
+
+TEST_F(OpTimesOnAGpuTest, ALaterStepUsesTheEventsOfThoseBefore) {
+  const auto step = [&] {
+    for (int i = 0; i < 5; ++i) {
+      const OpTimer timer(ctx, {Op::kNorm}, {});
+      Work(1);
+    }
+    times.Collect();
+  };
+  step();
+  const int64_t created = simt::DeviceState::Get().counts().events;
+  step();
+  EXPECT_EQ(simt::DeviceState::Get().counts().events, created);
+  EXPECT_DOUBLE_EQ(Milliseconds(Op::kNorm), 10);
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/math/context.h"
+#include "runtime/math/vector_ops.h"
+#include "tests/support/devices.h"
 #include "tests/support/random_tensor.h"
 
 namespace panthera {
@@ -85,6 +87,35 @@ TEST_F(OpTimesTest, AScopeAfterANestedPairIsOutermostAgain) {
   }
   EXPECT_EQ(times_.at({Op::kUpdate}).seconds, before);
   EXPECT_GE(times_.at({Op::kData}).seconds, 0.001);
+}
+
+TEST_F(OpTimesTest, ClearForgetsAlsoWhatWasNotCollected) {
+  for (const Device device : testing::ComputeDevices()) {
+    const testing::TensorsOn memory(device);
+    Context ctx(device, ledger_, 0);
+    const testing::HostTensor x({int64_t{1} << 16}, DType::kF32);
+    ctx.set_op_times(&times_);
+    const auto zero = [&] {
+      const OpTimer timer(ctx, {Op::kNorm}, {.bytes = 3});
+      SetZero(ctx, x);
+    };
+    zero();
+    times_.Clear();
+    times_.Collect();
+    EXPECT_EQ(times_.at({Op::kNorm}).calls, 0);
+    EXPECT_EQ(times_.total_seconds(), 0);
+    zero();
+    times_.Collect();
+    EXPECT_EQ(times_.at({Op::kNorm}).calls, 1);
+    EXPECT_GT(times_.at({Op::kNorm}).seconds, 0);
+    times_.Clear();
+  }
+}
+
+TEST_F(OpTimesTest, CollectingInsideAnOpIsRefused) {
+  ctx_.set_op_times(&times_);
+  const OpTimer timer(ctx_, {Op::kNorm}, {});
+  EXPECT_DEATH(times_.Collect(), "inside an op");
 }
 
 TEST(OpNameTest, EveryKindHasANameOfItsOwn) {

@@ -24,8 +24,10 @@ void Stream::RunNext() {
 void Event::Record(Stream& stream) {
   state_->stream = &stream;
   const uint64_t number = ++state_->recorded;
-  stream.Enqueue(
-      [state = state_, number] { state->completed = std::max(state->completed, number); });
+  stream.Enqueue([state = state_, number] {
+    state->completed = std::max(state->completed, number);
+    state->milliseconds = DeviceState::Get().milliseconds();
+  });
 }
 
 std::function<void()> Event::Waiter() const {
@@ -81,6 +83,7 @@ void DeviceState::DeleteStream(Stream* stream) {
 }
 
 Event* DeviceState::NewEvent() {
+  ++counts_.events;
   auto event = std::make_unique<Event>();
   Event* const pointer = event.get();
   events_[pointer] = std::move(event);

@@ -29,6 +29,7 @@ struct Options {
 // How often things were asked for that do not belong into a training step.
 struct Counts {
   int64_t allocations = 0;
+  int64_t events = 0;  // that were created
   int64_t host_waits = 0;
   int64_t default_stream_uses = 0;
   int64_t launches = 0;
@@ -50,6 +51,8 @@ class Event {
  public:
   void Record(Stream& stream);
   bool is_complete() const { return state_->completed == state_->recorded; }
+  // The device's clock when the stream last came here.
+  int64_t milliseconds() const { return state_->milliseconds; }
   // Does the stream's work up to the last Record.
   void Complete() const { Waiter()(); }
   // The same for the Record that is the last one now, to be done later.
@@ -60,6 +63,7 @@ class Event {
     Stream* stream = nullptr;
     uint64_t recorded = 0;
     uint64_t completed = 0;
+    int64_t milliseconds = 0;
   };
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
@@ -87,6 +91,11 @@ class DeviceState {
   void Synchronize(Stream* stream);
   void SynchronizeAll();
 
+  // Emulated time, which passes as work says that it does: kernels, copies and fills take a
+  // millisecond each. Nothing else takes any.
+  void PassTime(int64_t milliseconds) { milliseconds_ += milliseconds; }
+  int64_t milliseconds() const { return milliseconds_; }
+
   // Of cudaFuncAttributeMaxDynamicSharedMemorySize: how much `kernel` may ask for.
   void AllowDynamicShared(const void* kernel, size_t bytes) { dynamic_limits_[kernel] = bytes; }
   size_t dynamic_shared_limit(const void* kernel) const;
@@ -109,6 +118,7 @@ class DeviceState {
   std::map<void*, size_t> allocation_bytes_;
   std::map<const void*, size_t> dynamic_limits_;
   size_t used_bytes_ = 0;
+  int64_t milliseconds_ = 0;
   std::string error_;
 };
 

@@ -100,12 +100,18 @@ cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind /*kind*/,
                             cudaStream_t stream) {
-  State().Enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  State().Enqueue(stream, [=] {
+    State().PassTime(1);
+    std::memcpy(to, from, bytes);
+  });
   return Status();
 }
 
 cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t stream) {
-  State().Enqueue(stream, [=] { std::memset(to, byte, bytes); });
+  State().Enqueue(stream, [=] {
+    State().PassTime(1);
+    std::memset(to, byte, bytes);
+  });
   return Status();
 }
 
@@ -162,7 +168,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   if (!begin->is_complete() || !end->is_complete()) {
     return cudaErrorNotReady;
   }
-  *milliseconds = 0;
+  *milliseconds = static_cast<float>(end->milliseconds() - begin->milliseconds());
   return Status();
 }
 
@@ -193,6 +199,7 @@ cudaError_t EnqueueLaunch(const cudaLaunchConfig_t& config, const void* kernel,
     if (!State().error().empty()) {
       return;  // after a fault nothing runs any more
     }
+    State().PassTime(1);
     const std::string error = RunGrid(launch);
     if (!error.empty()) {
       State().SetError(error);
