@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -361,6 +362,41 @@ TEST_F(EmulatorTest, WorkOnAnotherStreamIsNotDoneBeforeItIsWaitedFor) {
   EXPECT_EQ(seen.Values()[1], 0.0F);
   cudaEventDestroy(produced);
   cudaStreamDestroy(producer);
+}
+
+// A host that polls must come to an end, and meanwhile nothing may be done that it did not poll
+// for.
+TEST_F(EmulatorTest, AnEventThatIsPolledIsReached) {
+  cudaEvent_t done = nullptr;
+  ASSERT_EQ(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), cudaSuccess);
+  Floats cells(2);
+  ASSERT_EQ(cudaMemsetAsync(cells.data(), 0, sizeof(float), stream_), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(done, stream_), cudaSuccess);
+  ASSERT_EQ(cudaMemsetAsync(cells.data() + 1, 0, sizeof(float), stream_), cudaSuccess);
+  int unfinished = 0;
+  while (cudaEventQuery(done) == cudaErrorNotReady) {
+    ++unfinished;
+  }
+  EXPECT_EQ(unfinished, 2) << "one for each piece of work: the filling and the event itself";
+  EXPECT_EQ(cells.Values()[0], 0.0F);
+  EXPECT_TRUE(std::isnan(cells.Values()[1]));
+  cudaEventDestroy(done);
+}
+
+TEST_F(EmulatorTest, EverySystemThreadHasADeviceOfItsOwn) {
+  Floats here(1);
+  std::thread([] {
+    simt::DeviceState& state = simt::DeviceState::Get();
+    EXPECT_EQ(state.used_bytes(), 0u);
+    EXPECT_EQ(state.counts().allocations, 0);
+    Floats there(16);
+    EXPECT_EQ(state.used_bytes(), 16 * sizeof(float));
+    state.SetError("a fault of this thread's kernel");
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
+    state.Reset();
+  }).join();
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_EQ(simt::DeviceState::Get().counts().allocations, 1);
 }
 
 TEST_F(EmulatorTest, LaunchesThatADeviceWouldRefuseAreRefused) {

@@ -30,6 +30,14 @@ void Event::Record(Stream& stream) {
   });
 }
 
+bool Event::Poll() const {
+  if (is_complete()) {
+    return true;
+  }
+  state_->stream->RunNext();
+  return false;
+}
+
 std::function<void()> Event::Waiter() const {
   return [state = state_, number = state_->recorded] {
     while (state->completed < number) {
@@ -39,7 +47,7 @@ std::function<void()> Event::Waiter() const {
 }
 
 DeviceState& DeviceState::Get() {
-  static DeviceState state;
+  thread_local DeviceState state;
   return state;
 }
 

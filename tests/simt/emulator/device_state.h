@@ -53,6 +53,9 @@ class Event {
   bool is_complete() const { return state_->completed == state_->recorded; }
   // The device's clock when the stream last came here.
   int64_t milliseconds() const { return state_->milliseconds; }
+  // is_complete(), asked by a host that will ask again: on a device time passes in between, here
+  // the stream does its oldest work.
+  bool Poll() const;
   // Does the stream's work up to the last Record.
   void Complete() const { Waiter()(); }
   // The same for the Record that is the last one now, to be done later.
@@ -68,9 +71,12 @@ class Event {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-// One per process, as CUDA's runtime is. Used by one system thread at a time.
+// A device and the runtime's view of it. Every system thread has its own, so that ranks of a test
+// that are threads each have a GPU to themselves; what a thread made, only that thread may use or
+// free, except that peers may copy from and to its memory.
 class DeviceState {
  public:
+  // The calling thread's.
   static DeviceState& Get();
 
   Options& options() { return options_; }
