@@ -52,6 +52,8 @@ class WatchedCommunicator final : public Communicator {
     return communicator_->Allocate(device, ledger, category, std::move(name), bytes);
   }
 
+  absl::Status Health() override { return communicator_->Health(); }
+
  private:
   void DoAllToAll(const Tensor& send, Tensor recv, Stream& stream) override {
     const CallScope scope(progress_, PeerCall::kAllToAll);

@@ -1,6 +1,5 @@
 #include "runtime/comm/communicator.h"
 
-#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -25,10 +24,9 @@ bool NothingToMove(const Tensor& tensor) {
   return tensor.device().is_meta() || tensor.bytes() == 0;
 }
 
-void CopyWithinRank(const Tensor& from, Tensor to) {
-  CHECK(from.device().is_cpu()) << from.device();
+void CopyWithinRank(const Tensor& from, Tensor to, Stream& stream) {
   if (from.bytes_data() != to.bytes_data()) {
-    std::memcpy(to.bytes_data(), from.bytes_data(), static_cast<size_t>(from.bytes()));
+    Copy(stream, from, to);
   }
 }
 
@@ -57,7 +55,7 @@ void Communicator::AllToAll(const Tensor& send, Tensor recv, Stream& stream) {
   }
   CHECK(!Overlap(send, recv)) << send.shape() << " of " << send.dtype();
   if (size_ == 1) {
-    CopyWithinRank(send, recv);
+    CopyWithinRank(send, recv, stream);
     return;
   }
   DoAllToAll(send, recv, stream);
@@ -77,7 +75,7 @@ void Communicator::AllGather(const Tensor& shard, Tensor full, Stream& stream) {
   CHECK(shard.bytes_data() == full.bytes_data() + rank_ * shard.bytes() || !Overlap(shard, full))
       << "a shard may share memory only with row " << rank_ << " of " << full.shape();
   if (size_ == 1) {
-    CopyWithinRank(shard, full);
+    CopyWithinRank(shard, full, stream);
     return;
   }
   DoAllGather(shard, full, stream);

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
+
 #include "runtime/device/buffer.h"
 #include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
@@ -11,8 +13,10 @@
 namespace panthera {
 
 // Moves tensors between the ranks of one axis of the mesh. Every rank must issue the same calls in
-// the same order with the same shapes and types. Calls enqueue on `stream`; on the CPU, where
-// streams are immediate, they return when the data has arrived and may block on the peers.
+// the same order with the same shapes and types. Calls enqueue on `stream`: they come after the
+// stream's earlier work, and its later work finds the data. On the CPU, where streams are
+// immediate, they return when the data has arrived and may block on the peers. With tensors of a
+// GPU only NCCL leaves the host free; threads and MPI block it until the call is done.
 //
 // Communicators only move bytes. Sums are written once, on top (comm/reduce.h), in rank order, so
 // that every implementation gives the same bits. Counts come from the tensors, never from the
@@ -48,6 +52,12 @@ class Communicator {
   // call must move at least: (size-1)/size of `send` for AllToAll, size-1 shards for AllGather (a
   // ring forwards the others' shards), for Broadcast the buffer on its root and nothing elsewhere.
   int64_t bytes_sent() const { return bytes_sent_; }
+
+  // Why the data of earlier calls may never arrive, such as a peer that was lost; OK as far as is
+  // known. Never blocks. Whoever waits for a stream on which calls were enqueued asks this while it
+  // waits: that stream may stand still for ever. Once it is an error it stays one, and further
+  // calls move nothing; all that is left is to destroy the communicator and end the job.
+  virtual absl::Status Health() { return absl::OkStatus(); }
 
  private:
   // Called with checked arguments, never with empty tensors, on kMeta or when the size is 1.

@@ -21,8 +21,10 @@ int Count(int64_t bytes) {
 
 class MpiHostGroup final : public HostGroup {
  public:
-  explicit MpiHostGroup(const MpiRuntime& runtime) : rank_(runtime.rank()), size_(runtime.size()) {
-    CHECK_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm_));
+  // Takes `comm`.
+  explicit MpiHostGroup(MPI_Comm comm) : comm_(comm) {
+    CHECK_MPI(MPI_Comm_rank(comm_, &rank_));
+    CHECK_MPI(MPI_Comm_size(comm_, &size_));
   }
   ~MpiHostGroup() override { CHECK_MPI(MPI_Comm_free(&comm_)); }
 
@@ -32,9 +34,9 @@ class MpiHostGroup final : public HostGroup {
   std::string Broadcast(const std::string& bytes, int root) override;
 
  private:
-  int rank_;
-  int size_;
-  MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Comm comm_;
+  int rank_ = 0;
+  int size_ = 0;
 };
 
 std::vector<std::string> MpiHostGroup::AllGather(const std::string& bytes) {
@@ -69,8 +71,11 @@ std::string MpiHostGroup::Broadcast(const std::string& bytes, int root) {
 
 }  // namespace
 
-std::unique_ptr<HostGroup> CreateMpiHostGroup(const MpiRuntime& runtime) {
-  return std::make_unique<MpiHostGroup>(runtime);
+std::unique_ptr<HostGroup> CreateMpiHostGroup(const MpiRuntime& runtime, int color) {
+  CHECK_GE(color, 0);
+  MPI_Comm comm = MPI_COMM_NULL;
+  CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, color, runtime.rank(), &comm));
+  return std::make_unique<MpiHostGroup>(comm);
 }
 
 }  // namespace panthera

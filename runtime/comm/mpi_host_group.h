@@ -8,9 +8,10 @@
 
 namespace panthera {
 
-// The control plane of all ranks of the job. The messages of one call must have fewer than 2^31
-// bytes in all. Every rank must make this call; the result must die before the runtime.
-std::unique_ptr<HostGroup> CreateMpiHostGroup(const MpiRuntime& runtime);
+// The control plane of all ranks that pass the same color, in the order of their ranks in the job.
+// The messages of one call must have fewer than 2^31 bytes in all. Every rank of the job must make
+// the same sequence of these calls. Blocks on all ranks; the result must die before the runtime.
+std::unique_ptr<HostGroup> CreateMpiHostGroup(const MpiRuntime& runtime, int color = 0);
 
 }  // namespace panthera
 

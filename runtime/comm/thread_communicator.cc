@@ -154,42 +154,55 @@ class ThreadCommunicator final : public Communicator {
       : Communicator(index, group.size()), group_(group) {}
 
  private:
-  std::span<const ThreadCall> Begin(const char* verb, const Tensor& tensor, int root) {
-    CHECK(tensor.device().is_cpu()) << tensor.device();
+  // Peers copy from this rank's memory on streams of their own, which know nothing of this one's
+  // order: what comes before the call must be done when they begin.
+  std::span<const ThreadCall> Begin(const char* verb, const Tensor& tensor, int root,
+                                    Stream& stream) {
+    stream.Synchronize();
     return group_.Begin(rank(), {verb, tensor.bytes_data(), tensor.bytes(), tensor.dtype(), root},
                         Lengths::kEqual);
   }
 
-  void DoAllToAll(const Tensor& send, Tensor recv, Stream&) override {
-    const auto calls = Begin("AllToAll", send, 0);
+  // Peers may write their memory again, or free it, as soon as all have ended the call: this rank's
+  // copies must be done.
+  void End(Stream& stream) {
+    stream.Synchronize();
+    group_.End(rank());
+  }
+
+  // to = the bytes at `from`, which lie on a device of the same kind.
+  static void CopyFrom(const std::byte* from, Tensor to, Stream& stream) {
+    Copy(stream, Tensor(const_cast<std::byte*>(from), to.shape(), to.dtype(), to.device()), to);
+  }
+
+  void DoAllToAll(const Tensor& send, Tensor recv, Stream& stream) override {
+    const auto calls = Begin("AllToAll", send, 0, stream);
     const int64_t row_bytes = send.bytes() / size();
     for (int64_t s = 0; s < size(); ++s) {
-      std::memcpy(recv.bytes_data() + s * row_bytes,
-                  calls[static_cast<size_t>(s)].data + rank() * row_bytes,
-                  static_cast<size_t>(row_bytes));
+      CopyFrom(calls[static_cast<size_t>(s)].data + rank() * row_bytes, recv.Slice(s, s + 1),
+               stream);
     }
-    group_.End(rank());
+    End(stream);
   }
 
-  void DoAllGather(const Tensor& shard, Tensor full, Stream&) override {
-    const auto calls = Begin("AllGather", shard, 0);
+  void DoAllGather(const Tensor& shard, Tensor full, Stream& stream) override {
+    const auto calls = Begin("AllGather", shard, 0, stream);
     for (int64_t s = 0; s < size(); ++s) {
-      std::byte* row = full.bytes_data() + s * shard.bytes();
+      const Tensor row = full.Slice(s, s + 1);
       const std::byte* data = calls[static_cast<size_t>(s)].data;
-      if (row != data) {
-        std::memcpy(row, data, static_cast<size_t>(shard.bytes()));
+      if (row.bytes_data() != data) {
+        CopyFrom(data, row, stream);
       }
     }
-    group_.End(rank());
+    End(stream);
   }
 
-  void DoBroadcast(Tensor buffer, int root, Stream&) override {
-    const auto calls = Begin("Broadcast", buffer, root);
+  void DoBroadcast(Tensor buffer, int root, Stream& stream) override {
+    const auto calls = Begin("Broadcast", buffer, root, stream);
     if (rank() != root) {
-      std::memcpy(buffer.bytes_data(), calls[static_cast<size_t>(root)].data,
-                  static_cast<size_t>(buffer.bytes()));
+      CopyFrom(calls[static_cast<size_t>(root)].data, buffer, stream);
     }
-    group_.End(rank());
+    End(stream);
   }
 
   ThreadGroup& group_;

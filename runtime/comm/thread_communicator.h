@@ -18,7 +18,8 @@ namespace panthera {
 class ThreadGroup;
 
 // A job whose ranks are threads of one process, for tests of distributed code. Owns what the ranks
-// share; must outlive the communicators and groups it hands out. Host memory only.
+// share; must outlive the communicators and groups it hands out. Ranks may share a GPU; the host
+// waits for every call's data.
 //
 // A rank is never left waiting for a peer that cannot come: when ranks issue different calls, when
 // a rank has left that others wait for, or after Abort, every rank that waits or makes a call is

@@ -5,11 +5,16 @@
 namespace panthera::testing {
 
 std::vector<Device> ComputeDevices() {
-  std::vector<Device> devices{{DeviceKind::kCpu, 0}};
-  if (CountCudaDevices().ok()) {
-    devices.push_back({DeviceKind::kCuda, 0});
-  }
+  std::vector<Device> devices = Gpus();
+  devices.insert(devices.begin(), Device{DeviceKind::kCpu, 0});
   return devices;
+}
+
+std::vector<Device> Gpus() {
+  if (!CountCudaDevices().ok()) {
+    return {};
+  }
+  return {{DeviceKind::kCuda, 0}};
 }
 
 std::string DeviceName(const ::testing::TestParamInfo<Device>& info) {

@@ -13,6 +13,8 @@ namespace panthera::testing {
 // Those that this build and machine can compute on: the CPU, and one GPU, real or emulated, if
 // there is one.
 std::vector<Device> ComputeDevices();
+// The GPU among them, if there is one.
+std::vector<Device> Gpus();
 
 // "cpu", "cuda": for INSTANTIATE_TEST_SUITE_P.
 std::string DeviceName(const ::testing::TestParamInfo<Device>& info);

@@ -93,7 +93,7 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   panthera::MpiRuntime runtime;
   panthera::SetLogRank(runtime.rank());
-  support::RankWorld world(CreateMpiHostGroup(runtime),
+  support::RankWorld world([&runtime](int color) { return CreateMpiHostGroup(runtime, color); },
                            [&runtime](int color) { return CreateMpiCommunicator(runtime, color); });
   support::test_runtime = &runtime;
   support::test_world = &world;

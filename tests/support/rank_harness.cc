@@ -69,15 +69,24 @@ void RunRank(ThreadWorld& world, Countdown& running, int rank, RankBody body) {
   const Departure departure(world, running, rank);
   SetLogRank(rank);
   omp_set_num_threads(1);
-  RankWorld rank_world(world.CreateHostGroup(rank, /*color=*/0),
+  RankWorld rank_world([&world, rank](int color) { return world.CreateHostGroup(rank, color); },
                        [&world, rank](int color) { return world.CreateCommunicator(rank, color); });
   body(rank_world);
 }
 
 }  // namespace
 
-RankWorld::RankWorld(std::unique_ptr<HostGroup> host, CommunicatorFactory factory)
-    : host_(std::move(host)), factory_(std::move(factory)), communicator_(factory_(/*color=*/0)) {}
+RankWorld::RankWorld(HostGroupFactory host_factory, CommunicatorFactory factory, Device device)
+    : host_factory_(std::move(host_factory)),
+      host_(host_factory_(/*color=*/0)),
+      factory_(std::move(factory)),
+      communicator_(factory_(/*color=*/0)),
+      stream_(device) {}
+
+RankWorld OnDevice(RankWorld& world, Device device) {
+  return RankWorld([&world](int color) { return world.SplitHost(color); },
+                   [&world](int color) { return world.Split(color); }, device);
+}
 
 std::string RunRanksFor(std::chrono::seconds deadline, int size, RankBody body) {
   ThreadWorld world(size, EndThread);

@@ -20,9 +20,11 @@ namespace panthera::testing {
 // What one rank of a test has.
 class RankWorld {
  public:
+  using HostGroupFactory = std::function<std::unique_ptr<HostGroup>(int color)>;
   using CommunicatorFactory = std::function<std::unique_ptr<Communicator>(int color)>;
 
-  RankWorld(std::unique_ptr<HostGroup> host, CommunicatorFactory factory);
+  // Tensors of the test lie on `device`.
+  RankWorld(HostGroupFactory host_factory, CommunicatorFactory factory, Device device = {});
   RankWorld(const RankWorld&) = delete;
   RankWorld& operator=(const RankWorld&) = delete;
 
@@ -36,18 +38,26 @@ class RankWorld {
   Communicator& communicator() { return *communicator_; }
   // Over the ranks that pass the same color, in the order of their ranks. All ranks must call it.
   std::unique_ptr<Communicator> Split(int color) { return factory_(color); }
+  // The same for the control plane.
+  std::unique_ptr<HostGroup> SplitHost(int color) { return host_factory_(color); }
 
   MemoryLedger& ledger() { return ledger_; }
-  // The CPU's stream.
+  Device device() const { return stream_.device(); }
+  // The device's.
   Stream& stream() { return stream_; }
 
  private:
+  HostGroupFactory host_factory_;
   std::unique_ptr<HostGroup> host_;
   CommunicatorFactory factory_;
   std::unique_ptr<Communicator> communicator_;
   MemoryLedger ledger_;
-  Stream stream_{Device{}};
+  Stream stream_;
 };
+
+// The same ranks and their communicators, with tensors on another device. All ranks must call it;
+// `world` must outlive the result.
+RankWorld OnDevice(RankWorld& world, Device device);
 
 using RankBody = absl::FunctionRef<void(RankWorld&)>;
 

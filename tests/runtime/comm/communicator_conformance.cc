@@ -1,8 +1,8 @@
 #include "tests/runtime/comm/communicator_conformance.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
-#include <limits>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -35,56 +35,59 @@ void AllToAllTransposesRows(RankWorld& world) {
   Communicator& comm = world.communicator();
   ForEachTypeAndLength([&](DType dtype, int64_t length) {
     const Shape shape{comm.size(), length};
-    TravelingTensor send(comm, world.ledger(), shape, dtype);
-    TravelingTensor recv(comm, world.ledger(), shape, dtype);
+    TravelingTensor send(comm, world.ledger(), shape, dtype, world.device());
+    TravelingTensor recv(comm, world.ledger(), shape, dtype, world.device());
     for (int r = 0; r < comm.size(); ++r) {
-      FillRow(send.tensor.Slice(r, r + 1), comm.rank(), r);
+      FillRow(send.tensor.Slice(r, r + 1), comm.rank(), r, world.stream());
     }
     comm.AllToAll(send.tensor, recv.tensor, world.stream());
     for (int r = 0; r < comm.size(); ++r) {
-      EXPECT_EQ(WrongBytes(recv.tensor.Slice(r, r + 1), r, comm.rank()), 0) << "from rank " << r;
-      EXPECT_EQ(WrongBytes(send.tensor.Slice(r, r + 1), comm.rank(), r), 0) << "sent to " << r;
+      EXPECT_EQ(WrongBytes(recv.tensor.Slice(r, r + 1), r, comm.rank(), world.stream()), 0)
+          << "from rank " << r;
+      EXPECT_EQ(WrongBytes(send.tensor.Slice(r, r + 1), comm.rank(), r, world.stream()), 0)
+          << "sent to " << r;
     }
   });
 }
 
-void ExpectGathered(const Tensor& full) {
+void ExpectGathered(RankWorld& world, const Tensor& full) {
   for (int64_t r = 0; r < full.size(0); ++r) {
-    EXPECT_EQ(WrongBytes(full.Slice(r, r + 1), static_cast<int>(r), 0), 0) << "row " << r;
+    EXPECT_EQ(WrongBytes(full.Slice(r, r + 1), static_cast<int>(r), 0, world.stream()), 0)
+        << "row " << r;
   }
 }
 
 void AllGatherCollectsShardsInRankOrder(RankWorld& world) {
   Communicator& comm = world.communicator();
   ForEachTypeAndLength([&](DType dtype, int64_t length) {
-    TravelingTensor shard(comm, world.ledger(), {length, 1}, dtype);
-    TravelingTensor full(comm, world.ledger(), {comm.size(), length}, dtype);
-    FillRow(shard.tensor, comm.rank(), 0);
+    TravelingTensor shard(comm, world.ledger(), {length, 1}, dtype, world.device());
+    TravelingTensor full(comm, world.ledger(), {comm.size(), length}, dtype, world.device());
+    FillRow(shard.tensor, comm.rank(), 0, world.stream());
     comm.AllGather(shard.tensor, full.tensor, world.stream());
-    ExpectGathered(full.tensor);
-    EXPECT_EQ(WrongBytes(shard.tensor, comm.rank(), 0), 0);
+    ExpectGathered(world, full.tensor);
+    EXPECT_EQ(WrongBytes(shard.tensor, comm.rank(), 0, world.stream()), 0);
   });
 }
 
 void AllGatherTakesTheShardFromItsOwnRow(RankWorld& world) {
   Communicator& comm = world.communicator();
   ForEachTypeAndLength([&](DType dtype, int64_t length) {
-    TravelingTensor full(comm, world.ledger(), {comm.size(), length}, dtype);
+    TravelingTensor full(comm, world.ledger(), {comm.size(), length}, dtype, world.device());
     const Tensor shard = full.tensor.Slice(comm.rank(), comm.rank() + 1);
-    FillRow(shard, comm.rank(), 0);
+    FillRow(shard, comm.rank(), 0, world.stream());
     comm.AllGather(shard, full.tensor, world.stream());
-    ExpectGathered(full.tensor);
+    ExpectGathered(world, full.tensor);
   });
 }
 
 void BroadcastCopiesFromEveryRoot(RankWorld& world) {
   Communicator& comm = world.communicator();
   ForEachTypeAndLength([&](DType dtype, int64_t length) {
-    TravelingTensor buffer(comm, world.ledger(), {length}, dtype);
+    TravelingTensor buffer(comm, world.ledger(), {length}, dtype, world.device());
     for (int root = 0; root < comm.size(); ++root) {
-      FillRow(buffer.tensor, comm.rank(), root);
+      FillRow(buffer.tensor, comm.rank(), root, world.stream());
       comm.Broadcast(buffer.tensor, root, world.stream());
-      EXPECT_EQ(WrongBytes(buffer.tensor, root, root), 0) << "root " << root;
+      EXPECT_EQ(WrongBytes(buffer.tensor, root, root, world.stream()), 0) << "root " << root;
     }
   });
 }
@@ -93,22 +96,82 @@ void BroadcastCopiesFromEveryRoot(RankWorld& world) {
 void CallsLeaveMemoryFreeForTheNext(RankWorld& world) {
   Communicator& comm = world.communicator();
   const Shape shape{comm.size(), 33};
-  TravelingTensor send(comm, world.ledger(), shape, DType::kBF16);
-  TravelingTensor recv(comm, world.ledger(), shape, DType::kBF16);
+  TravelingTensor send(comm, world.ledger(), shape, DType::kBF16, world.device());
+  TravelingTensor recv(comm, world.ledger(), shape, DType::kBF16, world.device());
   for (int round = 0; round < 100; ++round) {
     for (int r = 0; r < comm.size(); ++r) {
-      FillRow(send.tensor.Slice(r, r + 1), comm.rank() + round, r);
+      FillRow(send.tensor.Slice(r, r + 1), comm.rank() + round, r, world.stream());
     }
     comm.AllToAll(send.tensor, recv.tensor, world.stream());
     for (int r = 0; r < comm.size(); ++r) {
-      EXPECT_EQ(WrongBytes(recv.tensor.Slice(r, r + 1), r + round, comm.rank()), 0);
+      EXPECT_EQ(WrongBytes(recv.tensor.Slice(r, r + 1), r + round, comm.rank(), world.stream()), 0);
     }
     const Tensor shard = send.tensor.Slice(0, 1);
-    FillRow(shard, comm.rank(), 0);
+    FillRow(shard, comm.rank(), 0, world.stream());
     comm.AllGather(shard, recv.tensor, world.stream());
-    FillRow(shard, 77, 77);
-    ExpectGathered(recv.tensor);
+    FillRow(shard, 77, 77, world.stream());
+    ExpectGathered(world, recv.tensor);
   }
+}
+
+// A chain of calls and copies without the host waiting in between: every call sees what was
+// enqueued before it, and what is enqueued after it sees its data and cannot disturb it.
+void CallsAreOrderedWithTheStreamsOtherWork(RankWorld& world) {
+  constexpr int64_t kLength = 500;
+  Communicator& comm = world.communicator();
+  Stream& stream = world.stream();
+  const Shape shape{comm.size(), kLength};
+  const auto on_device = [&] {
+    return TravelingTensor(comm, world.ledger(), shape, DType::kU8, world.device());
+  };
+  const auto on_host = [&](const char* name) {
+    return Buffer::Pinned(world.device(), world.ledger(), MemoryCategory::kCommunication, name,
+                          shape.elements());
+  };
+  const Buffer source = on_host("source");
+  const Buffer zeros = on_host("zeros");
+  const Buffer transposed = on_host("transposed");
+  const Buffer gathered = on_host("gathered");
+  const Buffer broadcast = on_host("broadcast");
+  const auto all = [&](const Buffer& buffer) { return buffer.View(shape, DType::kU8); };
+  Stream host_stream(Device{});
+  for (int r = 0; r < comm.size(); ++r) {
+    FillRow(all(source).Slice(r, r + 1), comm.rank(), r, host_stream);
+  }
+  const TravelingTensor a = on_device();
+  const TravelingTensor b = on_device();
+  const TravelingTensor c = on_device();
+  const auto own = [&](const TravelingTensor& rows) {
+    return rows.tensor.Slice(comm.rank(), comm.rank() + 1);
+  };
+  const int root = comm.size() - 1;
+
+  Copy(stream, all(source), a.tensor);
+  comm.AllToAll(a.tensor, b.tensor, stream);
+  Copy(stream, all(zeros), a.tensor);
+  Copy(stream, b.tensor, all(transposed));
+  comm.AllGather(own(b), c.tensor, stream);
+  Copy(stream, all(zeros), b.tensor);
+  Copy(stream, c.tensor, all(gathered));
+  Copy(stream, own(c), own(b));
+  comm.Broadcast(own(b), root, stream);
+  Copy(stream, own(b), all(broadcast).Slice(0, 1));
+  stream.Synchronize();
+
+  for (int r = 0; r < comm.size(); ++r) {
+    EXPECT_EQ(WrongBytes(all(transposed).Slice(r, r + 1), r, comm.rank(), host_stream), 0) << r;
+    EXPECT_EQ(WrongBytes(all(gathered).Slice(r, r + 1), r, r, host_stream), 0) << r;
+  }
+  EXPECT_EQ(WrongBytes(all(broadcast).Slice(0, 1), root, root, host_stream), 0);
+}
+
+void IsHealthyWhileAllRanksAreThere(RankWorld& world) {
+  EXPECT_TRUE(world.communicator().Health().ok());
+  TravelingTensor buffer(world.communicator(), world.ledger(), {5}, DType::kF32, world.device());
+  world.communicator().Broadcast(buffer.tensor, 0, world.stream());
+  EXPECT_TRUE(world.communicator().Health().ok());
+  world.stream().Synchronize();
+  EXPECT_TRUE(world.communicator().Health().ok());
 }
 
 // Runs each verb once on rows of 10 floats and compares the counter with the contract's formula.
@@ -136,7 +199,9 @@ void ExpectTraffic(RankWorld& world, Device device, Stream& stream) {
   EXPECT_EQ(comm.bytes_sent() - before, sends ? from.bytes() : 0);
 }
 
-void CountsTheBytesItSends(RankWorld& world) { ExpectTraffic(world, Device{}, world.stream()); }
+void CountsTheBytesItSends(RankWorld& world) {
+  ExpectTraffic(world, world.device(), world.stream());
+}
 
 void MetaCallsOnlyCount(RankWorld& world) {
   const Device meta{DeviceKind::kMeta, 0};
@@ -163,13 +228,14 @@ void SplitAxesAreIndependent(RankWorld& world) {
   const std::pair<Communicator*, int> axes[] = {{across.get(), 1}, {along.get(), 2}};
   for (int round = 0; round < 10; ++round) {
     for (const auto& [axis, stride] : axes) {
-      TravelingTensor full(*axis, world.ledger(), {axis->size(), 21}, DType::kF32);
+      TravelingTensor full(*axis, world.ledger(), {axis->size(), 21}, DType::kF32, world.device());
       const Tensor own = full.tensor.Slice(axis->rank(), axis->rank() + 1);
-      FillRow(own, world.rank(), 0);
+      FillRow(own, world.rank(), 0, world.stream());
       axis->AllGather(own, full.tensor, world.stream());
       const int first = world.rank() - axis->rank() * stride;
       for (int r = 0; r < axis->size(); ++r) {
-        EXPECT_EQ(WrongBytes(full.tensor.Slice(r, r + 1), first + r * stride, 0), 0);
+        EXPECT_EQ(WrongBytes(full.tensor.Slice(r, r + 1), first + r * stride, 0, world.stream()),
+                  0);
       }
     }
   }
@@ -250,28 +316,40 @@ void AllReduceOrRaisesAFlagThatAnyRankRaises(RankWorld& world) {
   }
 }
 
-#define CONFORMANCE_CASE(name) \
-  { #name, name }
+#define TENSOR_CASE(name) \
+  { #name, name, ConformanceCase::Moves::kTensors }
+#define HOST_CASE(name) \
+  { #name, name, ConformanceCase::Moves::kHostValues }
 constexpr ConformanceCase kCases[] = {
-    CONFORMANCE_CASE(AllToAllTransposesRows),
-    CONFORMANCE_CASE(AllGatherCollectsShardsInRankOrder),
-    CONFORMANCE_CASE(AllGatherTakesTheShardFromItsOwnRow),
-    CONFORMANCE_CASE(BroadcastCopiesFromEveryRoot),
-    CONFORMANCE_CASE(CallsLeaveMemoryFreeForTheNext),
-    CONFORMANCE_CASE(CountsTheBytesItSends),
-    CONFORMANCE_CASE(MetaCallsOnlyCount),
-    CONFORMANCE_CASE(SplitAxesAreIndependent),
-    CONFORMANCE_CASE(HostAllGatherKeepsEachLength),
-    CONFORMANCE_CASE(HostAllGatherOfNothingGivesEmptyStrings),
-    CONFORMANCE_CASE(HostBroadcastCopiesFromEveryRoot),
-    CONFORMANCE_CASE(AllGatherValueReturnsEveryRanksValue),
-    CONFORMANCE_CASE(AgreeReturnsTheErrorOfTheLowestRank),
-    CONFORMANCE_CASE(AllReduceSumAddsInRankOrder),
-    CONFORMANCE_CASE(AllReduceOrRaisesAFlagThatAnyRankRaises),
+    TENSOR_CASE(AllToAllTransposesRows),
+    TENSOR_CASE(AllGatherCollectsShardsInRankOrder),
+    TENSOR_CASE(AllGatherTakesTheShardFromItsOwnRow),
+    TENSOR_CASE(BroadcastCopiesFromEveryRoot),
+    TENSOR_CASE(CallsLeaveMemoryFreeForTheNext),
+    TENSOR_CASE(CallsAreOrderedWithTheStreamsOtherWork),
+    TENSOR_CASE(IsHealthyWhileAllRanksAreThere),
+    TENSOR_CASE(CountsTheBytesItSends),
+    TENSOR_CASE(MetaCallsOnlyCount),
+    TENSOR_CASE(SplitAxesAreIndependent),
+    HOST_CASE(HostAllGatherKeepsEachLength),
+    HOST_CASE(HostAllGatherOfNothingGivesEmptyStrings),
+    HOST_CASE(HostBroadcastCopiesFromEveryRoot),
+    HOST_CASE(AllGatherValueReturnsEveryRanksValue),
+    HOST_CASE(AgreeReturnsTheErrorOfTheLowestRank),
+    HOST_CASE(AllReduceSumAddsInRankOrder),
+    HOST_CASE(AllReduceOrRaisesAFlagThatAnyRankRaises),
 };
 
 }  // namespace
 
-std::span<const ConformanceCase> ConformanceCases() { return kCases; }
+std::vector<ConformanceCase> ConformanceCases() { return {std::begin(kCases), std::end(kCases)}; }
+
+std::vector<ConformanceCase> TensorConformanceCases() {
+  std::vector<ConformanceCase> cases;
+  std::copy_if(
+      std::begin(kCases), std::end(kCases), std::back_inserter(cases),
+      [](const ConformanceCase& each) { return each.moves == ConformanceCase::Moves::kTensors; });
+  return cases;
+}
 
 }  // namespace panthera::testing

@@ -3,44 +3,63 @@
 #include <memory>
 #include <string>
 #include <tuple>
-#include <vector>
 
 #include "gtest/gtest.h"
 
 #include "runtime/comm/self_communicator.h"
+#include "tests/support/devices.h"
 
 namespace panthera::testing {
 namespace {
 
-std::vector<ConformanceCase> Cases() {
-  return {ConformanceCases().begin(), ConformanceCases().end()};
-}
-
-class ThreadConformanceTest : public ::testing::TestWithParam<std::tuple<ConformanceCase, int>> {};
+class ThreadConformanceTest
+    : public ::testing::TestWithParam<std::tuple<ConformanceCase, int, Device>> {};
 
 TEST_P(ThreadConformanceTest, Holds) {
-  const auto& [conformance, size] = GetParam();
-  RunRanks(size, [&](RankWorld& world) { conformance.run(world); });
+  const auto& [conformance, size, device] = GetParam();
+  RunRanks(size, [&, &conformance = conformance, &device = device](RankWorld& world) {
+    RankWorld on_device = OnDevice(world, device);
+    conformance.run(on_device);
+  });
+}
+
+std::string ThreadTestName(const ::testing::TestParamInfo<ThreadConformanceTest::ParamType>& test) {
+  return std::string(std::get<0>(test.param).name) + "With" +
+         std::to_string(std::get<1>(test.param));
 }
 
 INSTANTIATE_TEST_SUITE_P(AllCases, ThreadConformanceTest,
-                         ::testing::Combine(::testing::ValuesIn(Cases()),
-                                            ::testing::Values(1, 2, 3, 4, 7)),
-                         [](const auto& test) {
-                           return std::string(std::get<0>(test.param).name) + "With" +
-                                  std::to_string(std::get<1>(test.param));
-                         });
+                         ::testing::Combine(::testing::ValuesIn(ConformanceCases()),
+                                            ::testing::Values(1, 2, 3, 4, 7),
+                                            ::testing::Values(Device{})),
+                         ThreadTestName);
+INSTANTIATE_TEST_SUITE_P(OnAGpu, ThreadConformanceTest,
+                         ::testing::Combine(::testing::ValuesIn(TensorConformanceCases()),
+                                            ::testing::Values(1, 2, 3, 4, 7),
+                                            ::testing::ValuesIn(Gpus())),
+                         ThreadTestName);
 
-class SelfConformanceTest : public ::testing::TestWithParam<ConformanceCase> {};
+class SelfConformanceTest : public ::testing::TestWithParam<std::tuple<ConformanceCase, Device>> {};
 
 TEST_P(SelfConformanceTest, Holds) {
-  RankWorld world(std::make_unique<SelfHostGroup>(),
-                  [](int) { return std::make_unique<SelfCommunicator>(); });
-  GetParam().run(world);
+  const auto& [conformance, device] = GetParam();
+  RankWorld world([](int) { return std::make_unique<SelfHostGroup>(); },
+                  [](int) { return std::make_unique<SelfCommunicator>(); }, device);
+  conformance.run(world);
 }
 
-INSTANTIATE_TEST_SUITE_P(AllCases, SelfConformanceTest, ::testing::ValuesIn(Cases()),
-                         [](const auto& test) { return std::string(test.param.name); });
+std::string SelfTestName(const ::testing::TestParamInfo<SelfConformanceTest::ParamType>& test) {
+  return std::get<0>(test.param).name;
+}
+
+INSTANTIATE_TEST_SUITE_P(AllCases, SelfConformanceTest,
+                         ::testing::Combine(::testing::ValuesIn(ConformanceCases()),
+                                            ::testing::Values(Device{})),
+                         SelfTestName);
+INSTANTIATE_TEST_SUITE_P(OnAGpu, SelfConformanceTest,
+                         ::testing::Combine(::testing::ValuesIn(TensorConformanceCases()),
+                                            ::testing::ValuesIn(Gpus())),
+                         SelfTestName);
 
 }  // namespace
 }  // namespace panthera::testing

@@ -75,11 +75,11 @@ TEST(ThreadCommunicatorTest, PeersOutsideTheGroupMayLeave) {
     }
     for (int round = 0; round < 20; ++round) {
       TravelingTensor full(*pair, world.ledger(), {2, 5}, DType::kF32);
-      FillRow(full.tensor.Slice(pair->rank(), pair->rank() + 1), pair->rank(), 0);
+      FillRow(full.tensor.Slice(pair->rank(), pair->rank() + 1), pair->rank(), 0, world.stream());
       pair->AllGather(full.tensor.Slice(pair->rank(), pair->rank() + 1), full.tensor,
                       world.stream());
-      EXPECT_EQ(WrongBytes(full.tensor.Slice(0, 1), 0, 0), 0);
-      EXPECT_EQ(WrongBytes(full.tensor.Slice(1, 2), 1, 0), 0);
+      EXPECT_EQ(WrongBytes(full.tensor.Slice(0, 1), 0, 0, world.stream()), 0);
+      EXPECT_EQ(WrongBytes(full.tensor.Slice(1, 2), 1, 0, world.stream()), 0);
     }
   });
 }

@@ -4,17 +4,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "runtime/comm/communicator.h"
 #include "runtime/device/buffer.h"
 #include "runtime/device/memory_ledger.h"
+#include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
 
 namespace panthera::testing {
 
 struct TravelingTensor {
-  TravelingTensor(Communicator& comm, MemoryLedger& ledger, const Shape& shape, DType dtype)
-      : buffer(comm.Allocate(Device{}, ledger, MemoryCategory::kCommunication, "test",
+  TravelingTensor(Communicator& comm, MemoryLedger& ledger, const Shape& shape, DType dtype,
+                  Device device = {})
+      : buffer(comm.Allocate(device, ledger, MemoryCategory::kCommunication, "test",
                              shape.elements() * SizeOf(dtype))),
         tensor(buffer.View(shape, dtype)) {}
 
@@ -28,17 +31,30 @@ inline std::byte PatternByte(int from, int to, int64_t index) {
   return static_cast<std::byte>(mixed & 0xFF);
 }
 
-inline void FillRow(Tensor row, int from, int to) {
-  for (int64_t i = 0; i < row.bytes(); ++i) {
-    row.bytes_data()[i] = PatternByte(from, to, i);
+inline std::vector<std::byte> PatternBytes(int from, int to, int64_t count) {
+  std::vector<std::byte> bytes;
+  for (int64_t i = 0; i < count; ++i) {
+    bytes.push_back(PatternByte(from, to, i));
   }
+  return bytes;
 }
 
-// How many bytes of `row` differ from the pattern.
-inline int64_t WrongBytes(const Tensor& row, int from, int to) {
+// Blocks the host until `row`, of the stream's device, holds the pattern.
+inline void FillRow(Tensor row, int from, int to, Stream& stream) {
+  std::vector<std::byte> bytes = PatternBytes(from, to, row.bytes());
+  Copy(stream, Tensor(bytes.data(), row.shape(), row.dtype(), Device{}), row);
+  stream.Synchronize();
+}
+
+// How many bytes of `row` differ from the pattern once the stream's work is done.
+inline int64_t WrongBytes(const Tensor& row, int from, int to, Stream& stream) {
+  std::vector<std::byte> bytes(static_cast<size_t>(row.bytes()));
+  Copy(stream, row, Tensor(bytes.data(), row.shape(), row.dtype(), Device{}));
+  stream.Synchronize();
+  const std::vector<std::byte> expected = PatternBytes(from, to, row.bytes());
   int64_t wrong = 0;
-  for (int64_t i = 0; i < row.bytes(); ++i) {
-    wrong += row.bytes_data()[i] != PatternByte(from, to, i);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    wrong += bytes[i] != expected[i];
   }
   return wrong;
 }
