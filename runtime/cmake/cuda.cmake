@@ -16,6 +16,20 @@ if(PANTHERA_CUDA STREQUAL "nvcc")
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)
+  # NCCL comes with some toolkits or in packages of its own. Linked as a shared library, so that a
+  # user can run with another version.
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY NAMES libnccl.so libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR}
+                                                               ${CUDAToolkit_LIBRARY_ROOT}/lib)
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    set(NCCL_FOUND TRUE)
+    message(STATUS "NCCL: ${NCCL_LIBRARY}")
+  else()
+    set(NCCL_FOUND FALSE)
+    message(STATUS "NCCL was not found: this build trains on one GPU, or on several through host "
+                   "memory only. Install NVIDIA's packages libnccl2 and libnccl-dev, or set "
+                   "NCCL_INCLUDE_DIR and NCCL_LIBRARY")
+  endif()
 elseif(NOT PANTHERA_CUDA MATCHES "^(off|emulated)$")
   message(FATAL_ERROR "PANTHERA_CUDA is \"${PANTHERA_CUDA}\"; it must be off, nvcc or emulated")
 endif()
