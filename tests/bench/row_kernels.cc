@@ -1,0 +1,197 @@
+// The ops that only move memory, in bf16. Bytes are those that no implementation can avoid.
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+
+#include "model/ops/cross_entropy.h"
+#include "model/ops/embedding.h"
+#include "model/ops/residual.h"
+#include "model/ops/rmsnorm.h"
+#include "model/ops/rope.h"
+#include "model/ops/swiglu.h"
+#include "tests/bench/kernel_case.h"
+
+namespace panthera::bench {
+namespace {
+
+using Kind = KernelCall::Output::Kind;
+using Make = std::function<KernelCall(Context&, Operands&)>;
+
+constexpr DType kType = DType::kBF16;
+constexpr float kEps = 1e-5F;
+
+// `elements` of bf16, and `words` of four bytes.
+double Bytes(int64_t elements, int64_t words = 0) {
+  return static_cast<double>(elements * SizeOf(kType) + words * SizeOf(DType::kF32));
+}
+
+KernelCase Case(const std::string& kernel, const ModelShape& model, double bytes, Make make) {
+  return {.kernel = kernel,
+          .shape = model.name,
+          .dtype = kType,
+          .work = {.flops = 0, .bytes = bytes},
+          .make = std::move(make)};
+}
+
+KernelCase EmbeddingForwardCase(const ModelShape& m) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.tokens, m.vocab_size, 1);
+  return Case(
+      "embedding_forward", m, Bytes(2 * m.tokens * m.width, m.tokens),
+      [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+        const Tensor ids = operands.Tokens(tokens);
+        const Tensor table = operands.Noise({m.columns, m.width}, kType);
+        const Tensor out = operands.Poisoned({m.tokens, m.width}, kType);
+        return {[&ctx, ids, table, out] { EmbeddingForward(ctx, ids, table, out); }, {{out}}};
+      });
+}
+
+KernelCase EmbeddingBackwardCase(const ModelShape& m) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.tokens, m.vocab_size, 2);
+  // Rows of tokens that occur are read and written in fp32.
+  const absl::flat_hash_set<int32_t> distinct(tokens.begin(), tokens.end());
+  const auto rows = static_cast<int64_t>(distinct.size());
+  return Case("embedding_backward", m, Bytes(m.tokens * m.width, 2 * rows * m.width + m.tokens),
+              [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor ids = operands.Tokens(tokens);
+                const Tensor dout = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor dtable = operands.Zeros({m.columns, m.width}, DType::kF32);
+                return {[&ctx, ids, dout, dtable] {
+                          EmbeddingBackward(ctx, ids, dout, {dtable, Accumulate::kAdd});
+                        },
+                        {{dtable, Kind::kChanged}}};
+              });
+}
+
+KernelCase RmsNormCase(const ModelShape& m) {
+  return Case(
+      "rmsnorm_forward", m, Bytes(2 * m.tokens * m.width, m.tokens),
+      [m](Context& ctx, Operands& operands) -> KernelCall {
+        const Tensor x = operands.Noise({m.tokens, m.width}, kType);
+        const Tensor gain = operands.Noise({m.width}, DType::kF32);
+        const Tensor y = operands.Poisoned({m.tokens, m.width}, kType);
+        const Tensor rstd = operands.Poisoned({m.tokens}, DType::kF32);
+        return {[&ctx, x, gain, y, rstd] { RmsNorm(ctx, x, gain, kEps, y, rstd); }, {{y}, {rstd}}};
+      });
+}
+
+KernelCase AddRmsNormCase(const ModelShape& m) {
+  return Case("add_rmsnorm_forward", m, Bytes(4 * m.tokens * m.width, m.tokens),
+              [m](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor x = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor branch = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor gain = operands.Noise({m.width}, DType::kF32);
+                const Tensor sum = operands.Poisoned({m.tokens, m.width}, kType);
+                const Tensor y = operands.Poisoned({m.tokens, m.width}, kType);
+                const Tensor rstd = operands.Poisoned({m.tokens}, DType::kF32);
+                return {[&ctx, x, branch, gain, sum, y, rstd] {
+                          AddRmsNorm(ctx, x, branch, gain, kEps, sum, y, rstd);
+                        },
+                        {{sum}, {y}, {rstd}}};
+              });
+}
+
+KernelCase RmsNormBackwardCase(const ModelShape& m) {
+  return Case("rmsnorm_backward", m, Bytes(4 * m.tokens * m.width, m.tokens),
+              [m](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor dy = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor x = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor dresidual = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor gain = operands.Noise({m.width}, DType::kF32);
+                const Tensor rstd = operands.Noise({m.tokens}, DType::kF32);
+                const Tensor dx = operands.Poisoned({m.tokens, m.width}, kType);
+                const Tensor dgain = operands.Poisoned({m.width}, DType::kF32);
+                return {[&ctx, dy, x, dresidual, gain, rstd, dx, dgain] {
+                          RmsNormBackward(ctx, dy, x, gain, rstd, dresidual, dx,
+                                          {dgain, Accumulate::kOverwrite});
+                        },
+                        {{dx}, {dgain}}};
+              });
+}
+
+// The queries and keys of a layer, in place, as the model turns them; the tables are small.
+KernelCase RotateCase(const ModelShape& m) {
+  return Case("rope_forward", m, Bytes(4 * m.tokens * m.width),
+              [m](Context& ctx, Operands& operands) -> KernelCall {
+                const Shape shape{m.tokens / m.sequence, m.sequence, 2 * m.heads, m.head_width};
+                const Tensor x = operands.Noise(shape, kType);
+                const RotaryTable table{
+                    operands.Noise({m.sequence, m.head_width / 2}, DType::kF32),
+                    operands.Noise({m.sequence, m.head_width / 2}, DType::kF32)};
+                return {[&ctx, x, table] { Rotate(ctx, Rotation::kForward, x, table, x); },
+                        {{x, Kind::kChanged}}};
+              });
+}
+
+KernelCase SwiGluCase(const ModelShape& m) {
+  return Case("swiglu_forward", m, Bytes(3 * m.tokens * m.ffn_width),
+              [m](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor gate_up = operands.Noise({m.tokens, 2 * m.ffn_width}, kType);
+                const Tensor out = operands.Poisoned({m.tokens, m.ffn_width}, kType);
+                return {[&ctx, gate_up, out] { SwiGlu(ctx, gate_up, out); }, {{out}}};
+              });
+}
+
+KernelCase SwiGluBackwardCase(const ModelShape& m) {
+  return Case(
+      "swiglu_backward", m, Bytes(5 * m.tokens * m.ffn_width),
+      [m](Context& ctx, Operands& operands) -> KernelCall {
+        const Tensor dout = operands.Noise({m.tokens, m.ffn_width}, kType);
+        const Tensor gate_up = operands.Noise({m.tokens, 2 * m.ffn_width}, kType);
+        const Tensor dgate_up = operands.Poisoned({m.tokens, 2 * m.ffn_width}, kType);
+        return {[&ctx, dout, gate_up, dgate_up] { SwiGluBackward(ctx, dout, gate_up, dgate_up); },
+                {{dgate_up}}};
+      });
+}
+
+KernelCase CrossEntropyCase(const ModelShape& m) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.head_rows, m.vocab_size, 3);
+  return Case("cross_entropy", m, Bytes(2 * m.head_rows * m.columns, 2 * m.head_rows),
+              [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor logits = operands.Noise({m.head_rows, m.columns}, kType);
+                const Tensor targets = operands.Tokens(tokens);
+                const Tensor losses = operands.Poisoned({m.head_rows}, DType::kF32);
+                // Without a scale: what one call leaves behind are logits of the next.
+                return {[&ctx, m, logits, targets, losses] {
+                          CrossEntropy(ctx, logits, m.vocab_size, targets,
+                                       CrossEntropyOutput::kLossAndGradient, 1, losses);
+                        },
+                        {{logits, Kind::kChanged}, {losses}}};
+              });
+}
+
+KernelCase AddCase(const ModelShape& m) {
+  return Case("residual_add", m, Bytes(3 * m.tokens * m.width),
+              [m](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor a = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor b = operands.Noise({m.tokens, m.width}, kType);
+                const Tensor out = operands.Poisoned({m.tokens, m.width}, kType);
+                return {[&ctx, a, b, out] { Add(ctx, a, b, out); }, {{out}}};
+              });
+}
+
+}  // namespace
+
+std::vector<KernelCase> RowKernels(const ModelShape& model) {
+  return {EmbeddingForwardCase(model), EmbeddingBackwardCase(model),
+          RmsNormCase(model),          AddRmsNormCase(model),
+          RmsNormBackwardCase(model),  RotateCase(model),
+          SwiGluCase(model),           SwiGluBackwardCase(model),
+          CrossEntropyCase(model),     AddCase(model)};
+}
+
+KernelCase DeviceCopy(int64_t bytes) {
+  return {.kernel = "copy",
+          .shape = std::to_string(bytes >> 20) + " MiB",
+          .dtype = DType::kBF16,
+          .work = {.flops = 0, .bytes = 2 * static_cast<double>(bytes)},
+          .make = [bytes](Context& ctx, Operands& operands) -> KernelCall {
+            const Tensor from = operands.Noise({bytes / SizeOf(kType)}, kType);
+            const Tensor to = operands.Poisoned({bytes / SizeOf(kType)}, kType);
+            return {[&ctx, from, to] { Copy(ctx.compute(), from, to); }, {{to}}};
+          }};
+}
+
+}  // namespace panthera::bench
