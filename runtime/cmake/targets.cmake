@@ -23,6 +23,9 @@ set(cxx_options
     -fno-trapping-math)
 # Kernels, in the same spirit; functions marked constexpr serve both sides.
 set(cuda_options --expt-relaxed-constexpr -fmad=false -Xcompiler=-Wall)
+if(PANTHERA_PTXAS_REPORT)
+  list(APPEND cuda_options -Xptxas=-v)
+endif()
 if(PANTHERA_WERROR)
   list(APPEND cxx_options -Werror)
   list(APPEND cuda_options --Werror=all-warnings)
