@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "launcher/batch_feed.h"
 #include "launcher/model_instance.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/data/loader.h"
@@ -32,11 +33,12 @@ class Evaluator {
   Evaluator(ModelInstance& instance, int64_t sequences);
 
   // The first `count` sequences of `set`, shared among the ranks. Every rank gets the result of
-  // all. Blocks on the peers. On kMeta computes nothing and measures the arena for every count;
-  // `set` may be null then. An error is this rank's alone: its peers wait for it in vain and must
-  // be ended. `after_batch` is called after every batch of this rank.
+  // all, which are summed in host memory. Blocks on the peers. On kMeta computes nothing and
+  // measures the arena for every count; `set` may be null then. An error is this rank's alone: its
+  // peers wait for it in vain and must be ended. `after_batch` is called after every batch of this
+  // rank.
   absl::StatusOr<Evaluation> Run(
-      const ValidationSet* set, int64_t count, Communicator& data_parallel,
+      const ValidationSet* set, int64_t count, Communicator& host_data_parallel,
       absl::FunctionRef<void()> after_batch = [] {});
 
  private:
@@ -47,12 +49,10 @@ class Evaluator {
   absl::Status RunBatch(const ValidationSet* set, int64_t first, int64_t count);
 
   ModelInstance& instance_;
-  int64_t sequences_;
   int64_t tokens_;
+  BatchFeed batches_;
   Buffer memory_;
-  Tensor batch_tokens_;   // [sequences, T] i32
-  Tensor batch_targets_;  // [sequences, T] i32
-  Tensor sums_;           // [2, T] fp64: losses, correct
+  Tensor sums_;  // [2, T] f64: losses, correct
 };
 
 }  // namespace panthera

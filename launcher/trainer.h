@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "launcher/batch_feed.h"
 #include "launcher/evaluation.h"
 #include "launcher/model_instance.h"
 #include "launcher/run_options.h"
@@ -19,11 +20,8 @@
 namespace panthera {
 
 // What one optimizer step did; the same on every rank.
-struct StepResult {
-  double loss_nats = 0;      // mean over all targets of the global batch, before the update
-  double gradient_norm = 0;  // GradSync::gradient_norm()
+struct StepResult : StepReport {
   double learning_rate = 0;
-  NonFiniteReport nonfinite;
 };
 
 // What training needs - a step, an evaluation, a checkpoint - found by running each on kMeta.
@@ -72,8 +70,8 @@ class Trainer {
  private:
   // Micro-batch `micro` of this rank in step `step`: sequences [first, first + micro_batch) of the
   // global order, first = step * global_batch + (micro * data ranks + data rank) * micro_batch.
-  absl::Status LoadBatch(int64_t step, int64_t micro, const DataLoader* data, const Batch& batch);
-  StepResult Result(int64_t step) const;
+  absl::StatusOr<Batch> LoadBatch(int64_t step, int64_t micro, const DataLoader* data);
+  double LearningRate(int64_t step) const;
 
   RunOptions options_;
   World& world_;
@@ -82,9 +80,8 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   GradSync gradients_;
   Evaluator evaluator_;
-  Buffer memory_;
-  Batch batch_;
-  Tensor loss_sum_;  // [1] fp64, of this rank's targets in the step
+  BatchFeed batches_;
+  Buffer loss_sum_;  // [1] f64, of this rank's targets in the step
 };
 
 }  // namespace panthera

@@ -54,8 +54,9 @@ void AppendSwappedHead(ModelInstance& instance, TensorSet& weights) {
   if (table == nullptr) {
     return;
   }
-  const Tensor head = AllocateSwappedHead(instance.context().arena(), *table);
-  weights.pieces.push_back(SwappedHeadPiece(TensorPiece(*table), head));
+  Context& ctx = instance.context();
+  const Tensor head = AllocateSwappedHead(ctx.arena(), *table);
+  weights.pieces.push_back(SwappedHeadPiece(ctx, TensorPiece(*table), head));
   weights.derived.push_back(kHeadName);
 }
 
@@ -96,6 +97,7 @@ absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
     contents.sets.push_back(std::move(set));
   }
   contents.small_files = std::move(small_files);
+  instance.context().compute().Synchronize();
   return SaveCheckpoint(
       files, *world.host, options.train.run_dir, contents,
       {.keep_newest = options.checkpoint.keep, .keep_every = options.checkpoint.keep_every});
@@ -130,7 +132,8 @@ absl::Status LoadParameters(FileSystem& files, HostGroup& host, Communicator& da
   for (TensorSet& set : WeightSets(params, data_parallel.rank(), PieceUse::kLoad)) {
     RETURN_IF_ERROR(LoadPieces(files, host, checkpoint, set.name, set.pieces));
   }
-  params.Publish(data_parallel, instance.context().compute());
+  Context& ctx = instance.context();
+  params.Publish(data_parallel, ctx.compute(), ctx.exchange());
   return absl::OkStatus();
 }
 

@@ -27,6 +27,7 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/step_directories.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/host_mirror.h"
 #include "runtime/math/vector_ops.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/json_lines.h"
@@ -222,8 +223,8 @@ absl::Status TrainingRun::CreateTrainer() {
       options_, world_, std::make_unique<Context>(world_.device, ledger_, arena_bytes_));
   RETURN_IF_ERROR(LoadResumePoint());
   ModelInstance& instance = trainer_->instance();
-  gemm_rate_ =
-      MeasureGemmRate(instance.context(), options_.model, instance.dtype(), *world_.data_parallel);
+  gemm_rate_ = MeasureGemmRate(instance.context(), options_.model, instance.dtype(),
+                               world_.host_data_parallel());
   return absl::OkStatus();
 }
 
@@ -340,9 +341,10 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
 
   const int64_t done = step + 1;
-  skip_budget_.Record(result.nonfinite.found);
-  if (result.nonfinite.found) {
-    LogNotFinite(done, result.nonfinite);
+  const NonFiniteReport& nonfinite = result.nonfinite;
+  skip_budget_.Record(nonfinite.found);
+  if (nonfinite.found) {
+    LogNotFinite(done, nonfinite);
   }
   StepMetrics metrics;
   metrics.step = done;
@@ -351,8 +353,8 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   metrics.loss_nats = result.loss_nats;
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
-  metrics.skipped = result.nonfinite.skipped;
-  metrics.masked_gradients = result.nonfinite.masked_gradients;
+  metrics.skipped = nonfinite.skipped;
+  metrics.masked_gradients = nonfinite.masked_gradients;
   metrics.step_seconds = seconds;
   metrics.tokens_per_second = static_cast<double>(trainer_->tokens_per_step()) / seconds;
   metrics.gemm_share = metrics.tokens_per_second * model_flops_per_token_ / gemm_rate_;
@@ -367,10 +369,14 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
 
 double TrainingRun::LargestInEmbedding() {
   ModelInstance& instance = trainer_->instance();
-  float largest = 0;
-  MaxAbs(instance.context(), instance.params().value(instance.model().embedding()),
-         {&largest, {1}, DType::kF32, world_.device});
-  return largest;
+  Context& ctx = instance.context();
+  const ParameterStore& params = instance.params();
+  const ParamId table = instance.model().embedding();
+  const Arena::Scope scope(ctx.arena());
+  const Tensor largest = ctx.arena().Allocate({1}, DType::kF32, "largest magnitude");
+  params.AwaitPublished(params.group_of(table), ctx.compute());
+  MaxAbs(ctx, params.value(table), largest);
+  return ReadToHost<float>(ctx, largest)[0];
 }
 
 bool TrainingRun::EvaluationIsDue(int64_t steps_done) const {
@@ -450,8 +456,8 @@ absl::StatusOr<bool> TrainingRun::Save(int64_t steps_done) {
 
 bool TrainingRun::AgreeToStop(bool requested_here) {
   uint8_t flag = requested_here ? 1 : 0;
-  Stream stream(world_.device);
-  AllReduceOr(*world_.data_parallel, {&flag, 1}, stream);
+  Stream host{Device{}};
+  AllReduceOr(world_.host_data_parallel(), {&flag, 1}, host);
   return flag != 0;
 }
 

@@ -27,6 +27,8 @@ struct World {
   // Where the worker tells what it is doing; null: nobody wants to know.
   Progress* progress = nullptr;
 
+  Communicator& host_data_parallel() const { return *data_parallel; }
+
   void Enter(Phase phase, int64_t step = 0) const {
     if (progress != nullptr) {
       progress->Enter(phase, step);

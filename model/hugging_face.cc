@@ -1,10 +1,8 @@
 #include "model/hugging_face.h"
 
-#include <cstddef>
-#include <cstring>
-
 #include <nlohmann/json.hpp>
 
+#include "model/ops/swap_halves.h"
 #include "runtime/base/check.h"
 
 namespace panthera {
@@ -56,7 +54,7 @@ std::string HuggingFaceConfigJson(const ModelOptions& options, DType weights,
   return json.dump(2) + "\n";
 }
 
-TensorPiece SwappedHeadPiece(const TensorPiece& table, Tensor data) {
+TensorPiece SwappedHeadPiece(Context& ctx, const TensorPiece& table, Tensor data) {
   CHECK_EQ(table.global_shape.rank(), 2);
   const int64_t width = table.global_shape[1];
   CHECK_EQ(width % 2, 0) << "rows have no two halves";
@@ -65,15 +63,8 @@ TensorPiece SwappedHeadPiece(const TensorPiece& table, Tensor data) {
   CHECK_EQ(table.runs.run % width, 0) << "the piece ends inside a row";
   CHECK_EQ(data.shape(), table.data.shape());
   CHECK_EQ(data.dtype(), table.data.dtype());
-  const auto half = static_cast<size_t>(width / 2 * SizeOf(data.dtype()));
-  const std::byte* from = table.data.bytes_data();
-  std::byte* to = data.bytes_data();
-  for (int64_t row = 0; row < table.runs.run / width; ++row) {
-    std::memcpy(to, from + half, half);
-    std::memcpy(to + half, from, half);
-    from += 2 * half;
-    to += 2 * half;
-  }
+  const Shape rows{table.runs.run / width, width};
+  SwapHalves(ctx, table.data.Reshape(rows), data.Reshape(rows));
   return {kHeadName, table.global_shape, table.runs, data};
 }
 

@@ -10,6 +10,7 @@
 #include "runtime/base/dtype.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/device/tensor.h"
+#include "runtime/math/context.h"
 
 namespace panthera {
 
@@ -34,9 +35,9 @@ std::string HuggingFaceConfigJson(const ModelOptions& options, DType weights,
 // h E'^T, where E' is E with the two halves of every row exchanged, the model exports as an untied
 // one whose head is E': a derived tensor, saved for others and not loaded again.
 //
-// The piece of E' that belongs to a piece of the table E: fills `data`, host memory of table.data's
-// shape and type. The piece must hold whole rows.
-TensorPiece SwappedHeadPiece(const TensorPiece& table, Tensor data);
+// The piece of E' that belongs to a piece of the table E: enqueues on ctx.compute() to fill `data`,
+// of table.data's shape, type and device. The piece must hold whole rows.
+TensorPiece SwappedHeadPiece(Context& ctx, const TensorPiece& table, Tensor data);
 
 }  // namespace panthera
 

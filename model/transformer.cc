@@ -50,9 +50,26 @@ void Transformer::Allocate(Device device, MemoryLedger& ledger) {
   rotary_memory_ = Buffer(device, ledger, MemoryCategory::kData, "rotary table", 2 * bytes);
   rotary_ = {.cos = rotary_memory_.View(shape, DType::kF32),
              .sin = rotary_memory_.View(shape, DType::kF32, bytes)};
-  if (!device.is_meta()) {
-    FillRotaryTable(0, 1, options_.rope_base, rotary_);
+  if (device.is_meta()) {
+    return;
   }
+  std::vector<float> angles(static_cast<size_t>(2 * shape.elements()));
+  const RotaryTable host{.cos = {angles.data(), shape, DType::kF32, {}},
+                         .sin = {angles.data() + shape.elements(), shape, DType::kF32, {}}};
+  FillRotaryTable(0, 1, options_.rope_base, host);
+  Stream stream(device);
+  Copy(stream, host.cos, rotary_.cos);
+  Copy(stream, host.sin, rotary_.sin);
+  stream.Synchronize();
+}
+
+Tensor Transformer::Embed(Context& ctx, const ParameterStore& params, const Tensor& tokens) const {
+  params.AwaitPublished(embedding_group_, ctx.compute());
+  const Tensor table = params.value(embedding_);
+  const Tensor x =
+      ctx.arena().Allocate({tokens.elements(), options_.width}, table.dtype(), "embedded tokens");
+  EmbeddingForward(ctx, tokens.Reshape({tokens.elements()}), table, x);
+  return x;
 }
 
 Transformer::Features Transformer::Forward(Context& ctx, const ParameterStore& params,
@@ -63,8 +80,7 @@ Transformer::Features Transformer::Forward(Context& ctx, const ParameterStore& p
   const DType dtype = params.value(embedding_).dtype();
   Arena& arena = ctx.arena();
   Features features;
-  Tensor x = arena.Allocate({rows, options_.width}, dtype, "embedded tokens");
-  EmbeddingForward(ctx, batch.tokens.Reshape({rows}), params.value(embedding_), x);
+  Tensor x = Embed(ctx, params, batch.tokens);
   for (const Block& block : blocks_) {
     const Tensor y = arena.Allocate(x.shape(), dtype, "block output");
     if (options_.recompute == Recompute::kNone) {
@@ -135,8 +151,7 @@ void Transformer::Loss(Context& ctx, const ParameterStore& params, const Batch& 
   const int64_t tokens = batch.tokens.size(1);
   const int64_t rows = sequences * tokens;
   const DType dtype = params.value(embedding_).dtype();
-  const Tensor x = ctx.arena().Allocate({rows, options_.width}, dtype, "embedded tokens");
-  EmbeddingForward(ctx, batch.tokens.Reshape({rows}), params.value(embedding_), x);
+  const Tensor x = Embed(ctx, params, batch.tokens);
   for (const Block& block : blocks_) {
     const Arena::Scope block_scope(ctx.arena());
     block.Forward(ctx, params, rotary_, x, x, block.Allocate(ctx, sequences, tokens, dtype));
@@ -154,8 +169,7 @@ void Transformer::Decode(Context& ctx, const ParameterStore& params, const Tenso
   const int64_t position = cache.length();
   CHECK_LE(position + rows, options_.sequence_length);
   const DType dtype = params.value(embedding_).dtype();
-  const Tensor x = ctx.arena().Allocate({rows, options_.width}, dtype, "decoded tokens");
-  EmbeddingForward(ctx, tokens, params.value(embedding_), x);
+  const Tensor x = Embed(ctx, params, tokens);
   cache.Extend(rows);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     blocks_[layer].Decode(ctx, params, rotary_, position, cache.layer(static_cast<int64_t>(layer)),

@@ -51,6 +51,8 @@ class Transformer {
   struct Features;
 
   std::vector<Block> MakeBlocks(ParameterStore& params) const;
+  // The rows of the embedding table, [N, C], in the arena.
+  Tensor Embed(Context& ctx, const ParameterStore& params, const Tensor& tokens) const;
   // All blocks and the final norm. With `saved`, keeps what Backward needs as the recompute option
   // says.
   Features Forward(Context& ctx, const ParameterStore& params, const Batch& batch) const;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "optim/shard_blocks.h"
+#include "optim/update_rules.h"
 #include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
@@ -10,35 +11,18 @@
 namespace panthera {
 namespace {
 
-struct AdamWFactors {
-  float gradient_scale;
-  float keep1;
-  float take1;
-  float keep2;
-  float take2;
-  float correction1;  // 1 / (1 - beta1^t)
-  float correction2;  // 1 / (1 - beta2^t)
-  float epsilon;
-  float rate;
-};
-
-PANTHERA_SIMD void AdamWStep(const AdamWFactors& factors, float decay, const float* gradient,
-                             int64_t count, float* moment1, float* moment2, float* theta) {
+PANTHERA_SIMD void AdamWRow(const AdamWFactors& factors, float scale, float decay,
+                            const float* gradient, int64_t count, float* moment1, float* moment2,
+                            float* theta) {
   const AdamWFactors f = factors;
   for (int64_t i = 0; i < count; ++i) {
-    const float g = f.gradient_scale * gradient[i];
-    moment1[i] = f.keep1 * moment1[i] + f.take1 * g;
-    moment2[i] = f.keep2 * moment2[i] + f.take2 * (g * g);
-    const float scale = std::sqrt(moment2[i] * f.correction2) + f.epsilon;
-    const float direction = moment1[i] * f.correction1 / scale;
-    theta[i] -= f.rate * (direction + decay * theta[i]);
+    AdamWStep(f, decay, scale * gradient[i], moment1[i], moment2[i], theta[i]);
   }
 }
 
 AdamWFactors Factors(const OptimOptions& options, const StepInput& input) {
   const auto t = static_cast<double>(input.step + 1);
-  return {input.gradient_scale,
-          static_cast<float>(options.beta1),
+  return {static_cast<float>(options.beta1),
           static_cast<float>(1 - options.beta1),
           static_cast<float>(options.beta2),
           static_cast<float>(1 - options.beta2),
@@ -65,9 +49,14 @@ void AdamW::Step(Context& ctx, const StepInput& input) {
     if (ctx.device().is_meta()) {
       continue;
     }
-    const WeightShard weights = store().shard(group);
     const Tensor& state1 = moment1_.shard(group);
     const Tensor& state2 = moment2_.shard(group);
+    if (ctx.device().is_cuda()) {
+      cuda::UpdateAdamW(ctx.compute(), store(), group, gradients, state1, state2, factors, input,
+                        [&](ParamId id) { return rule(id, input); });
+      continue;
+    }
+    const WeightShard weights = store().shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
       if (IsLeftOut(input.left_out, block.param)) {
         return;
@@ -81,8 +70,8 @@ void AdamW::Step(Context& ctx, const StepInput& input) {
         LoadRow(state1, begin, count, moment1);
         LoadRow(state2, begin, count, moment2);
         ReadWeights(weights, begin, count, theta);
-        AdamWStep(factors, decay(block.param), gradients.data<float>() + begin, count, moment1,
-                  moment2, theta);
+        AdamWRow(factors, ScaleOf(input.gradient_scale), decay(block.param),
+                 gradients.data<float>() + begin, count, moment1, moment2, theta);
         StoreState(state1, begin, count, moment1);
         StoreState(state2, begin, count, moment2);
         WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);

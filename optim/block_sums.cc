@@ -25,6 +25,30 @@ BlockSums::BlockSums(Context& ctx, const ParameterStore& store, Communicator& da
                                      name, ranks_ * row_ * SizeOf(DType::kF64));
   own_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, name,
                 own * SizeOf(DType::kF64));
+  sums_memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, name,
+                        store.num_params() * SizeOf(DType::kF64));
+  param_sums_ = sums_memory_.View({store.num_params()}, DType::kF64);
+  AddRuns(ctx.device());
+}
+
+void BlockSums::AddRuns(Device device) {
+  for (int i = 0; i < store_.num_params() && !device.is_meta(); ++i) {
+    const ParamId id{i};
+    const GroupId group = store_.group_of(id);
+    const Place& place = this->place(group);
+    if (!place.included) {
+      continue;
+    }
+    const int64_t size = store_.layout(group).block_elements;
+    const bool sharded = place.kind == GroupKind::kSharded;
+    const auto* sums = reinterpret_cast<const double*>((sharded ? gathered_ : own_).data());
+    runs_.push_back({.sums = sums + place.begin,
+                     .first_block = store_.offset(id) / size,
+                     .num_blocks = CeilDiv(store_.spec(id).shape.elements(), size),
+                     .shard_blocks = place.blocks,
+                     .row = row_,
+                     .param = id.index});
+  }
 }
 
 Tensor BlockSums::local(GroupId id) const {
@@ -45,40 +69,18 @@ void BlockSums::Gather(Communicator& data_parallel, Stream& stream) {
   data_parallel.AllGather(all.Slice(rank_, rank_ + 1).Reshape({row_}), all, stream);
 }
 
-double BlockSums::Sum(const Place& place, int64_t begin, int64_t end) const {
-  if (gathered_.device().is_meta()) {
-    return 0;
+void BlockSums::SumParams(Stream& stream) {
+  if (stream.device().is_cuda()) {
+    cuda::SumBlockRuns(stream, runs_, param_sums_);
+    return;
   }
-  const bool sharded = place.kind == GroupKind::kSharded;
-  const auto* sums = reinterpret_cast<const double*>((sharded ? gathered_ : own_).data());
-  double total = 0;
-  for (int64_t block = begin; block < end; ++block) {
-    const int64_t rank = block / place.blocks;
-    total += sums[rank * row_ + place.begin + block % place.blocks];
-  }
-  return total;
-}
-
-double BlockSums::ParamSum(ParamId id) const {
-  const GroupId group = store_.group_of(id);
-  CHECK(includes(group)) << store_.spec(id).name;
-  const int64_t size = store_.layout(group).block_elements;
-  const int64_t begin = store_.offset(id) / size;
-  return Sum(place(group), begin, begin + CeilDiv(store_.spec(id).shape.elements(), size));
-}
-
-double BlockSums::Total() const {
-  double total = 0;
-  for (int i = 0; i < store_.num_groups(); ++i) {
-    const GroupId group{i};
-    if (includes(group)) {
-      // Parameter by parameter, so that the amount of padding leaves no trace.
-      for (const ParamId id : store_.layout(group).params) {
-        total += ParamSum(id);
-      }
+  for (const BlockRun& run : runs_) {
+    double sum = 0;
+    for (int64_t block = run.first_block; block < run.first_block + run.num_blocks; ++block) {
+      sum += run.sums[block / run.shard_blocks * run.row + block % run.shard_blocks];
     }
+    param_sums_.data<double>()[run.param] = sum;
   }
-  return total;
 }
 
 }  // namespace panthera

@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 
+#include "optim/cuda_kernels.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
@@ -30,10 +31,12 @@ class BlockSums {
   // Brings the sums of sharded groups to every rank. May block on the peers.
   void Gather(Communicator& data_parallel, Stream& stream);
 
-  // After Gather: over one parameter of an included group, and over all included groups. 0 on
-  // kMeta.
-  double ParamSum(ParamId id) const;
-  double Total() const;
+  // After Gather: the sum of each parameter's blocks, added in double by index. Enqueued on
+  // `stream`; computes nothing on kMeta.
+  void SumParams(Stream& stream);
+  // [params] f64, by ParamId::index, in the memory of the device; 0 for groups that are not
+  // included.
+  const Tensor& param_sums() const { return param_sums_; }
 
  private:
   struct Place {
@@ -44,8 +47,7 @@ class BlockSums {
   };
 
   const Place& place(GroupId id) const { return places_[static_cast<size_t>(id.index)]; }
-  // The sum over blocks [begin, end) of the whole group, in index order.
-  double Sum(const Place& place, int64_t begin, int64_t end) const;
+  void AddRuns(Device device);
 
   const ParameterStore& store_;
   std::vector<Place> places_;
@@ -54,6 +56,9 @@ class BlockSums {
   int64_t row_ = 0;
   Buffer gathered_;  // [ranks, row_]
   Buffer own_;       // replicated groups: the same on every rank
+  Buffer sums_memory_;
+  Tensor param_sums_;
+  std::vector<BlockRun> runs_;  // of the parameters of included groups; empty on kMeta
 };
 
 }  // namespace panthera

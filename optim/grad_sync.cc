@@ -2,82 +2,56 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
+#include <utility>
 
+#include "optim/cuda_kernels.h"
 #include "optim/shard_blocks.h"
 #include "optim/state_shards.h"
 #include "runtime/base/check.h"
-#include "runtime/base/parallel_for.h"
-#include "runtime/base/simd.h"
 #include "runtime/comm/reduce.h"
 #include "runtime/math/op_times.h"
-#include "runtime/math/rows.h"
+#include "runtime/math/vector_ops.h"
 
 namespace panthera {
-namespace {
-
-constexpr int64_t kTaskElements = 16 * 1024;
-
-PANTHERA_SIMD void ScaleRow(float scale, int64_t count, float* values) {
-  for (int64_t i = 0; i < count; ++i) {
-    values[i] *= scale;
-  }
-}
-
-void RoundToBf16(const Tensor& in, Tensor out) {
-  const float* from = in.data<float>();
-  BF16* to = out.data<BF16>();
-  ParallelFor(in.elements(), kTaskElements,
-              [&](int64_t begin, int64_t end) { StoreRow(from + begin, end - begin, to + begin); });
-}
-
-void Scale(float scale, Tensor tensor) {
-  float* values = tensor.data<float>();
-  ParallelFor(tensor.elements(), kTaskElements,
-              [&](int64_t begin, int64_t end) { ScaleRow(scale, end - begin, values + begin); });
-}
-
-// squares[b] = the sum of squares of block b of a gradient shard.
-void SumBlocks(const ParameterStore& store, GroupId group, const Tensor& shard, Tensor squares) {
-  const float* gradient = shard.data<float>();
-  double* sums = squares.data<double>();
-  ForEachBlock(store, group, [&](const ShardBlock& block) {
-    sums[block.index] = SumOfSquares(gradient + block.shard_begin, block.elements);
-  });
-}
-
-bool Sharded(const GroupLayout& layout) { return layout.kind == GroupKind::kSharded; }
-
-}  // namespace
-
 GradSync::GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store,
                    Communicator& data_parallel, Optimizer& optimizer)
     : accumulate_(options.accumulate),
       nonfinite_(options.nonfinite),
+      clip_norm_(options.clip_norm),
       ctx_(ctx),
       store_(store),
       data_parallel_(data_parallel),
       optimizer_(optimizer),
       squares_(ctx, store, data_parallel, "gradient sums", [](GroupId) { return true; }),
       flags_(options.nonfinite, ctx, store, data_parallel),
+      judged_(ctx.device()),
       written_(static_cast<size_t>(store.num_params())),
       complete_(static_cast<size_t>(store.num_groups()), true) {
-  for (int i = 0; i < store.num_groups(); ++i) {
-    const GroupLayout& layout = store.layout(GroupId{i});
-    own_.emplace_back();
-    if (accumulate_ == Accumulation::kGradient || !Sharded(layout)) {
-      own_.back() = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kGradients,
-                                           "gradients", layout.elements * SizeOf(DType::kF32));
-    }
-    if (accumulate_ == Accumulation::kGradient) {
-      shards_.push_back(gradient_shard(GroupId{i}));
-    }
-  }
+  AllocateOwn();
   if (accumulate_ == Accumulation::kMomentum) {
     AllocateSlots();
   }
   if (data_parallel.size() > 1) {
     AllocateStaging();
+  }
+  AllocateVerdict();
+}
+
+void GradSync::AllocateOwn() {
+  for (int i = 0; i < store_.num_groups(); ++i) {
+    const GroupLayout& layout = store_.layout(GroupId{i});
+    Buffer memory;
+    if (accumulate_ == Accumulation::kGradient || !is_sharded(layout)) {
+      memory = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kGradients,
+                                       "gradients", layout.elements * SizeOf(DType::kF32));
+    }
+    own_.push_back({std::move(memory), Event(ctx_.device()), i});
+    written_out_.emplace_back(ctx_.device());
+    if (accumulate_ == Accumulation::kGradient) {
+      shards_.push_back(gradient_shard(GroupId{i}));
+    }
   }
 }
 
@@ -86,7 +60,7 @@ void GradSync::AllocateSlots() {
   int64_t second = 0;
   for (int i = 0; i < store_.num_groups(); ++i) {
     const GroupLayout& layout = store_.layout(GroupId{i});
-    if (Sharded(layout)) {
+    if (is_sharded(layout)) {
       const int64_t bytes = layout.elements * SizeOf(DType::kF32);
       second = std::max(second, std::min(bytes, largest));
       largest = std::max(largest, bytes);
@@ -98,7 +72,7 @@ void GradSync::AllocateSlots() {
       slots_.push_back(
           {data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kGradients,
                                    "gradient slots", bytes),
-           kNobody});
+           Event(ctx_.device()), kNobody});
     }
   }
 }
@@ -118,6 +92,16 @@ void GradSync::AllocateStaging() {
                                   "gradients to send", send);
   receive_ = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
                                      "received gradients", receive);
+}
+
+void GradSync::AllocateVerdict() {
+  losses_ = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
+                                    "losses", data_parallel_.size() * SizeOf(DType::kF64));
+  verdict_ = Buffer(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication, "verdict",
+                    sizeof(StepVerdict));
+  host_verdict_ = HostMirror(ctx_, "verdict", verdict_.View({sizeof(StepVerdict)}, DType::kU8));
+  host_sums_ = HostMirror(ctx_, "gradient sums", squares_.param_sums());
+  host_counts_ = HostMirror(ctx_, "gradient flags", flags_.counts());
 }
 
 void GradSync::BeginMicroStep(int64_t micro, int64_t micro_steps) {
@@ -151,12 +135,15 @@ GradSync::Slot& GradSync::ClaimSlot(GroupId id) {
   CHECK(free_slot != nullptr) << "no gradient slot is free for group " << store_.layout(id).name
                               << ": groups must complete before others begin, but for one";
   free_slot->holder = id.index;
+  ctx_.compute().WaitFor(free_slot->released);
   return *free_slot;
 }
 
-void GradSync::ReleaseSlot(GroupId id) {
+void GradSync::Release(GroupId id) {
+  own_[static_cast<size_t>(id.index)].released.Record(ctx_.exchange());
   for (Slot& slot : slots_) {
     if (slot.holder == id.index) {
+      slot.released.Record(ctx_.exchange());
       slot.holder = kNobody;
     }
   }
@@ -164,9 +151,9 @@ void GradSync::ReleaseSlot(GroupId id) {
 
 Tensor GradSync::LocalGradient(GroupId id) {
   const GroupLayout& layout = store_.layout(id);
-  const bool in_slot = accumulate_ == Accumulation::kMomentum && Sharded(layout);
-  const Buffer& buffer = in_slot ? ClaimSlot(id).buffer : own_[static_cast<size_t>(id.index)];
-  return buffer.View({layout.elements}, DType::kF32);
+  const bool in_slot = accumulate_ == Accumulation::kMomentum && is_sharded(layout);
+  Slot& memory = in_slot ? ClaimSlot(id) : own_[static_cast<size_t>(id.index)];
+  return memory.buffer.View({layout.elements}, DType::kF32);
 }
 
 GradientTarget GradSync::Target(ParamId id) {
@@ -178,6 +165,9 @@ GradientTarget GradSync::Target(ParamId id) {
   const Tensor gradient =
       LocalGradient(group).Slice(begin, begin + shape.elements()).Reshape(shape);
   const bool written = written_[static_cast<size_t>(id.index)];
+  if (!written) {
+    ctx_.compute().WaitFor(own_[static_cast<size_t>(group.index)].released);
+  }
   written_[static_cast<size_t>(id.index)] = true;
   return {gradient, written ? Accumulate::kAdd : Accumulate::kOverwrite};
 }
@@ -185,10 +175,7 @@ GradientTarget GradSync::Target(ParamId id) {
 void GradSync::ZeroUnwritten(GroupId id) {
   for (const ParamId param : store_.layout(id).params) {
     if (!written_[static_cast<size_t>(param.index)]) {
-      const Tensor gradient = Target(param).gradient;
-      if (!ctx_.device().is_meta()) {
-        std::memset(gradient.bytes_data(), 0, static_cast<size_t>(gradient.bytes()));
-      }
+      SetZero(ctx_.compute(), Target(param).gradient);
     }
   }
 }
@@ -202,19 +189,30 @@ Tensor GradSync::Exchange(GroupId id, const Tensor& local) {
   }
   const OpTimer timer(ctx_, {Op::kExchange}, {.bytes = Traffic({local})});
   const Tensor received = receive_.View(shape, layout.value_dtype);
-  if (!Sharded(layout)) {
-    data_parallel_.AllGather(local, received, ctx_.compute());
+  if (!is_sharded(layout)) {
+    data_parallel_.AllGather(local, received, ctx_.exchange());
     return received;
   }
   Tensor sent = local.Reshape(shape);
   if (layout.value_dtype == DType::kBF16) {
     sent = send_.View(shape, DType::kBF16);
-    if (!ctx_.device().is_meta()) {
-      RoundToBf16(local, sent);
-    }
+    RoundToBf16(ctx_.exchange(), local.Reshape(shape), sent);
   }
-  data_parallel_.AllToAll(sent, received, ctx_.compute());
+  data_parallel_.AllToAll(sent, received, ctx_.exchange());
   return received;
+}
+
+void GradSync::SumSquares(GroupId id, const Tensor& shard) {
+  const Tensor squares = squares_.local(id);
+  if (ctx_.device().is_cuda()) {
+    cuda::SumSquares(ctx_.exchange(), store_, id, shard, squares);
+  } else if (ctx_.device().is_cpu()) {
+    const float* gradient = shard.data<float>();
+    double* sums = squares.data<double>();
+    ForEachBlock(store_, id, [&](const ShardBlock& block) {
+      sums[block.index] = SumOfSquares(gradient + block.shard_begin, block.elements);
+    });
+  }
 }
 
 void GradSync::ReduceIntoShard(GroupId id, const Tensor& local) {
@@ -223,15 +221,12 @@ void GradSync::ReduceIntoShard(GroupId id, const Tensor& local) {
   const Tensor contributions = Exchange(id, local);
   const Tensor shard = gradient_shard(id);
   const OpTimer timer(ctx_, {Op::kFold}, {.bytes = Traffic({contributions, shard})});
-  const bool computes = !ctx_.device().is_meta();
   if (ranks > 1) {
-    SumRows(contributions, weight, Accumulate::kOverwrite, shard, ctx_.compute());
-  } else if (weight != 1 && computes) {
-    Scale(weight, shard);
+    SumRows(contributions, weight, Accumulate::kOverwrite, shard, ctx_.exchange());
+  } else if (weight != 1) {
+    Scale(ctx_.exchange(), weight, shard);
   }
-  if (computes) {
-    SumBlocks(store_, id, shard, squares_.local(id));
-  }
+  SumSquares(id, shard);
 }
 
 void GradSync::GroupComplete(GroupId id) {
@@ -242,27 +237,30 @@ void GradSync::GroupComplete(GroupId id) {
     ZeroUnwritten(id);
   }
   complete_[index] = true;
-  if (!folds) {
-    if (last_micro_step()) {
-      ReduceIntoShard(id, LocalGradient(id));
-    }
+  if (!folds && !last_micro_step()) {
     return;
   }
-  FoldIntoMomentum(id, LocalGradient(id));
-  ReleaseSlot(id);
+  written_out_[index].Record(ctx_.compute());
+  ctx_.exchange().WaitFor(written_out_[index]);
+  if (folds) {
+    FoldIntoMomentum(id, LocalGradient(id));
+  } else {
+    ReduceIntoShard(id, LocalGradient(id));
+  }
+  Release(id);
 }
 
 void GradSync::FoldIntoMomentum(GroupId id, const Tensor& local) {
   const Tensor contributions = Exchange(id, local);
   if (nonfinite_ == NonFinitePolicy::kTiger) {
-    flags_.Mark(id, contributions);
+    flags_.Mark(ctx_.exchange(), id, contributions);
   }
-  optimizer_.FoldGradient(
-      ctx_, id, contributions,
-      {.place = micro_ == 0 ? MicroStepPlace::kFirst : MicroStepPlace::kLater,
-       .weight = 1.0 / static_cast<double>(micro_steps_ * data_parallel_.size()),
-       .squares = squares_.local(id),
-       .left_out = flags_.flags()});
+  FoldInput fold;
+  fold.place = micro_ == 0 ? MicroStepPlace::kFirst : MicroStepPlace::kLater;
+  fold.weight = 1.0 / static_cast<double>(micro_steps_ * data_parallel_.size());
+  fold.squares = squares_.local(id);
+  fold.left_out = flags_.flags();
+  optimizer_.FoldGradient(ctx_, ctx_.exchange(), id, contributions, fold);
 }
 
 void GradSync::FinishMicroStep() {
@@ -273,30 +271,63 @@ void GradSync::FinishMicroStep() {
   if (!last_micro_step()) {
     return;
   }
-  squares_.Gather(data_parallel_, ctx_.compute());
-  double total = squares_.Total();
-  if (accumulate_ == Accumulation::kMomentum) {
-    // Folding squared the sums over ranks, one for each micro-step.
-    const auto ranks = static_cast<double>(data_parallel_.size());
-    total /= ranks * ranks * static_cast<double>(micro_steps_);
+  for (const Slot& own : own_) {
+    ctx_.compute().WaitFor(own.released);
   }
-  gradient_norm_ = std::sqrt(total);
 }
 
-NonFiniteReport GradSync::LeaveOutNonFinite(double loss_nats) {
-  NonFiniteReport report;
-  report.masked_gradients = flags_.total_count();
-  const bool finite = std::isfinite(loss_nats) && std::isfinite(gradient_norm_);
-  report.found = !finite || report.masked_gradients > 0;
-  for (int i = 0; i < store_.num_params() && report.found; ++i) {
-    if (flags_.count(ParamId{i}) > 0 || !std::isfinite(squares_.ParamSum(ParamId{i}))) {
-      report.tensors.push_back(ParamId{i});
+void GradSync::Judge(const Tensor& loss_sum, int64_t targets) {
+  CHECK_SHAPE(loss_sum, 1);
+  Stream& stream = ctx_.compute();
+  const int rank = data_parallel_.rank();
+  const Tensor losses = losses_.View({data_parallel_.size()}, DType::kF64);
+  Copy(stream, loss_sum, losses.Slice(rank, rank + 1));
+  data_parallel_.AllGather(losses.Slice(rank, rank + 1), losses, stream);
+  squares_.Gather(data_parallel_, stream);
+  squares_.SumParams(stream);
+  // Folding squared the sums over ranks, one for each micro-step.
+  const auto ranks = static_cast<double>(data_parallel_.size());
+  const bool folds = accumulate_ == Accumulation::kMomentum;
+  JudgeStep(stream,
+            {.losses = losses,
+             .param_sums = squares_.param_sums(),
+             .targets = targets,
+             .norm_divisor = folds ? ranks * ranks * static_cast<double>(micro_steps_) : 1.0,
+             .clip_norm = clip_norm_,
+             .policy = nonfinite_},
+            flags_.flags(), verdict_.View({sizeof(StepVerdict)}, DType::kU8));
+  for (HostMirror* mirror : {&host_verdict_, &host_sums_, &host_counts_}) {
+    mirror->Fetch(stream);
+  }
+  judged_.Record(stream);
+}
+
+Tensor GradSync::gradient_scale() const {
+  return verdict_.View({1}, DType::kF32, offsetof(StepVerdict, gradient_scale));
+}
+
+StepReport GradSync::Report() {
+  StepReport report;
+  if (ctx_.device().is_meta()) {
+    return report;
+  }
+  judged_.Synchronize();
+  StepVerdict verdict;
+  std::memcpy(&verdict, host_verdict_.host().bytes_data(), sizeof(verdict));
+  report.loss_nats = verdict.loss_nats;
+  report.gradient_norm = verdict.gradient_norm;
+  const double* sums = host_sums_.host().data<double>();
+  const bool counts = flags_.counts().elements() > 0;
+  NonFiniteReport& nonfinite = report.nonfinite;
+  for (int i = 0; i < store_.num_params(); ++i) {
+    const int32_t count = counts ? host_counts_.host().data<int32_t>()[i] : 0;
+    nonfinite.masked_gradients += count;
+    if (count > 0 || !std::isfinite(sums[i])) {
+      nonfinite.tensors.push_back(ParamId{i});
     }
   }
-  report.skipped = !finite && nonfinite_ == NonFinitePolicy::kSkip;
-  if (report.skipped) {
-    flags_.MarkAll();
-  }
+  nonfinite.found = verdict.is_finite == 0 || nonfinite.masked_gradients > 0;
+  nonfinite.skipped = verdict.is_skipped != 0;
   return report;
 }
 
@@ -304,9 +335,9 @@ Tensor GradSync::gradient_shard(GroupId id) const {
   CHECK(accumulate_ == Accumulation::kGradient) << "gradients were folded into the momentum";
   const GroupLayout& layout = store_.layout(id);
   // The shard takes the place of this rank's own contribution to it, which was sent before.
-  const int64_t begin = Sharded(layout) ? data_parallel_.rank() * layout.shard_elements : 0;
-  return own_[static_cast<size_t>(id.index)].View({layout.shard_elements}, DType::kF32,
-                                                  begin * SizeOf(DType::kF32));
+  const int64_t begin = is_sharded(layout) ? data_parallel_.rank() * layout.shard_elements : 0;
+  return own_[static_cast<size_t>(id.index)].buffer.View({layout.shard_elements}, DType::kF32,
+                                                         begin * SizeOf(DType::kF32));
 }
 
 }  // namespace panthera

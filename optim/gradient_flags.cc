@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 
+#include "optim/cuda_kernels.h"
 #include "optim/shard_blocks.h"
 #include "runtime/base/check.h"
 #include "runtime/base/simd.h"
@@ -71,63 +72,55 @@ GradientFlags::GradientFlags(NonFinitePolicy policy, Context& ctx, const Paramet
     largest = std::max(largest, place);
   }
   gathered_ = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
-                                     "gradient flags", data_parallel.size() * largest);
+                                     "gradient flags",
+                                     data_parallel.size() * largest * SizeOf(DType::kI32));
 }
 
 void GradientFlags::Clear() {
-  SetZero(ctx_, flags_);
-  SetZero(ctx_, counts_);
+  SetZero(ctx_.compute(), flags_);
+  SetZero(ctx_.compute(), counts_);
 }
 
-void GradientFlags::Mark(GroupId group, const Tensor& contributions) {
+void GradientFlags::Mark(Stream& stream, GroupId group, const Tensor& contributions) {
   CHECK_GT(counts_.elements(), 0) << "only nonfinite = \"tiger\" marks groups";
   const GroupLayout& layout = store_.layout(group);
   CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
   const auto tensors = static_cast<int64_t>(layout.params.size());
   const int rank = data_parallel_.rank();
-  const Tensor all = gathered_.View({data_parallel_.size(), tensors}, DType::kU8);
+  const Tensor all = gathered_.View({data_parallel_.size(), tensors}, DType::kI32);
   const Tensor own = all.Slice(rank, rank + 1).Reshape({tensors});
-  SetZero(ctx_, own);
-  const bool computes = !ctx_.device().is_meta();
   const OpTimer timer(ctx_, {Op::kFold}, {.bytes = Traffic({contributions})});
-  if (computes) {
+  SetZero(stream, own);
+  if (ctx_.device().is_cuda()) {
+    cuda::MarkNonFinite(stream, store_, group, contributions, own);
+  } else if (ctx_.device().is_cpu()) {
     ForEachBlock(store_, group, [&](const ShardBlock& block) {
       if (!SumIsFinite(contributions, block)) {
         const int64_t place = places_[static_cast<size_t>(block.param.index)];
         // Blocks of one tensor may be in several threads' hands.
-        std::atomic_ref<uint8_t>(own.data<uint8_t>()[place]).store(1);
+        std::atomic_ref<int32_t>(own.data<int32_t>()[place]).store(1);
       }
     });
   }
-  data_parallel_.AllGather(own, all, ctx_.compute());
-  for (int64_t i = 0; i < tensors && computes; ++i) {
-    uint8_t flag = 0;
-    for (int64_t r = 0; r < data_parallel_.size(); ++r) {
-      flag |= all.data<uint8_t>()[r * tensors + i];
+  data_parallel_.AllGather(own, all, stream);
+  if (ctx_.device().is_cuda()) {
+    cuda::MergeFlags(stream, layout.params, all, flags_, counts_);
+  } else if (ctx_.device().is_cpu()) {
+    MergeFlags(layout.params, all);
+  }
+}
+
+void GradientFlags::MergeFlags(std::span<const ParamId> params, const Tensor& gathered) {
+  const int64_t tensors = gathered.size(1);
+  for (int64_t i = 0; i < tensors; ++i) {
+    int32_t found = 0;
+    for (int64_t rank = 0; rank < gathered.size(0); ++rank) {
+      found |= gathered.data<int32_t>()[rank * tensors + i];
     }
-    const int index = layout.params[static_cast<size_t>(i)].index;
-    flags_.data<uint8_t>()[index] = flag;
-    counts_.data<int32_t>()[index] += flag;
+    const int index = params[static_cast<size_t>(i)].index;
+    flags_.data<uint8_t>()[index] = found != 0 ? 1 : 0;
+    counts_.data<int32_t>()[index] += found != 0 ? 1 : 0;
   }
-}
-
-void GradientFlags::MarkAll() {
-  if (!ctx_.device().is_meta()) {
-    std::fill_n(flags_.data<uint8_t>(), flags_.elements(), uint8_t{1});
-  }
-}
-
-int64_t GradientFlags::count(ParamId id) const {
-  const bool counted = counts_.elements() > 0 && !ctx_.device().is_meta();
-  return counted ? counts_.data<int32_t>()[id.index] : 0;
-}
-
-int64_t GradientFlags::total_count() const {
-  int64_t total = 0;
-  for (int i = 0; i < store_.num_params(); ++i) {
-    total += count(ParamId{i});
-  }
-  return total;
 }
 
 }  // namespace panthera

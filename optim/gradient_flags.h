@@ -2,6 +2,7 @@
 #define PANTHERA_OPTIM_GRADIENT_FLAGS_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "optim/options.h"
@@ -22,26 +23,24 @@ class GradientFlags {
   GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store,
                 Communicator& data_parallel);
 
-  // Begins an optimizer step: flags and counts are 0.
+  // Begins an optimizer step: flags and counts are 0, for what ctx.compute() comes to from now on.
   void Clear();
   // For one micro-step of a group (kTiger): overwrites the flag of each of its tensors with whether
   // an element of sum_r contributions[r] is not finite, on any rank, and adds the flag to the
   // tensor's count. The sum is in fp32 in rank order; if it overflows, that is not finite either.
   //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
-  // May block on the peers.
-  void Mark(GroupId group, const Tensor& contributions);
-  // Sets the flags of all tensors (kSkip). Counts stay 0.
-  void MarkAll();
+  // Enqueued on `stream`. May block on the peers.
+  void Mark(Stream& stream, GroupId group, const Tensor& contributions);
 
   // [params] u8 by ParamId::index; empty with kStop.
   const Tensor& flags() const { return flags_; }
   // [params] i32 by ParamId::index; empty but with kTiger.
   const Tensor& counts() const { return counts_; }
-  // The counts as the host sees them: the number for one tensor, and the sum over all. 0 on kMeta.
-  int64_t count(ParamId id) const;
-  int64_t total_count() const;
 
  private:
+  // What cuda::MergeFlags does, on the CPU.
+  void MergeFlags(std::span<const ParamId> params, const Tensor& gathered);
+
   Context& ctx_;
   const ParameterStore& store_;
   Communicator& data_parallel_;
@@ -49,7 +48,7 @@ class GradientFlags {
   Buffer memory_;
   Tensor flags_;
   Tensor counts_;
-  Buffer gathered_;  // of one group: [ranks, its tensors] u8
+  Buffer gathered_;  // of one group: [ranks, its tensors] i32
 };
 
 }  // namespace panthera

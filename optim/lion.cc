@@ -1,6 +1,7 @@
 #include "optim/lion.h"
 
 #include "optim/shard_blocks.h"
+#include "optim/update_rules.h"
 #include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
@@ -8,24 +9,11 @@
 namespace panthera {
 namespace {
 
-struct LionFactors {
-  float gradient_scale;
-  float keep_for_sign;
-  float take_for_sign;
-  float keep;
-  float take;
-  float rate;
-};
-
-PANTHERA_SIMD void LionStep(const LionFactors& factors, float decay, const float* gradient,
-                            int64_t count, float* momentum, float* theta) {
+PANTHERA_SIMD void LionRow(const LionFactors& factors, float scale, float decay,
+                           const float* gradient, int64_t count, float* momentum, float* theta) {
   const LionFactors f = factors;
   for (int64_t i = 0; i < count; ++i) {
-    const float g = f.gradient_scale * gradient[i];
-    const float blend = f.keep_for_sign * momentum[i] + f.take_for_sign * g;
-    const float sign = (blend > 0 ? 1.0F : 0.0F) - (blend < 0 ? 1.0F : 0.0F);
-    theta[i] -= f.rate * (sign + decay * theta[i]);
-    momentum[i] = f.keep * momentum[i] + f.take * g;
+    LionStep(f, decay, scale * gradient[i], momentum[i], theta[i]);
   }
 }
 
@@ -38,20 +26,23 @@ Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
 
 void Lion::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
-  const LionFactors factors = {input.gradient_scale,
-                               static_cast<float>(options().beta1),
-                               static_cast<float>(1 - options().beta1),
-                               static_cast<float>(options().beta2),
-                               static_cast<float>(1 - options().beta2),
-                               static_cast<float>(input.learning_rate)};
+  const LionFactors factors = {
+      static_cast<float>(options().beta1), static_cast<float>(1 - options().beta1),
+      static_cast<float>(options().beta2), static_cast<float>(1 - options().beta2),
+      static_cast<float>(input.learning_rate)};
   for (int i = 0; i < store().num_groups(); ++i) {
     const GroupId group{i};
     const Tensor& gradients = gradient(group, input);
     if (ctx.device().is_meta()) {
       continue;
     }
-    const WeightShard weights = store().shard(group);
     const Tensor& state = momentum_.shard(group);
+    if (ctx.device().is_cuda()) {
+      cuda::UpdateLion(ctx.compute(), store(), group, gradients, state, factors, input,
+                       [&](ParamId id) { return rule(id, input); });
+      continue;
+    }
+    const WeightShard weights = store().shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
       if (IsLeftOut(input.left_out, block.param)) {
         return;
@@ -63,8 +54,8 @@ void Lion::Step(Context& ctx, const StepInput& input) {
         const int64_t begin = block.shard_begin + offset;
         LoadRow(state, begin, count, momentum);
         ReadWeights(weights, begin, count, theta);
-        LionStep(factors, decay(block.param), gradients.data<float>() + begin, count, momentum,
-                 theta);
+        LionRow(factors, ScaleOf(input.gradient_scale), decay(block.param),
+                gradients.data<float>() + begin, count, momentum, theta);
         StoreState(state, begin, count, momentum);
         WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
       });

@@ -12,8 +12,8 @@ Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store,
                      Communicator& data_parallel)
     : options_(options), store_(store), data_parallel_(data_parallel) {}
 
-void Optimizer::FoldGradient(Context& /*ctx*/, GroupId /*group*/, const Tensor& /*contributions*/,
-                             const FoldInput& /*input*/) {
+void Optimizer::FoldGradient(Context& /*ctx*/, Stream& /*stream*/, GroupId /*group*/,
+                             const Tensor& /*contributions*/, const FoldInput& /*input*/) {
   CHECK(false) << EnumName(options_.algorithm) << " cannot fold gradients into its state";
 }
 
@@ -26,6 +26,10 @@ float Optimizer::decay(ParamId id) const {
 RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
   return {HashName(store_.spec(id).name, input.rounding_key),
           static_cast<uint64_t>(input.step) + 1};
+}
+
+cuda::ParamRule Optimizer::rule(ParamId id, const StepInput& input) const {
+  return {.rounding_key = rounding_bits(id, input).key, .decay = decay(id)};
 }
 
 double Optimizer::WeightBytes() const {

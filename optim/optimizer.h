@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 
+#include "optim/cuda_kernels.h"
 #include "optim/options.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/math/context.h"
@@ -23,6 +24,8 @@ struct FoldInput {
   MicroStepPlace place = MicroStepPlace::kFirst;
   // What each rank's gradient counts: 1 / (micro-steps per step * ranks) makes their sum the mean.
   double weight = 1;
+  // If given, [1] fp32: multiplies `weight`.
+  Tensor scale;
   // If given, [blocks of the shard] double: receives, for each block, the sum of squares of
   // sum_r contributions[r], without weight. kFirst overwrites, kLater adds.
   Tensor squares;
@@ -40,8 +43,8 @@ struct StepInput {
   // The mean gradient's shards, [shard_elements] fp32, by GroupId::index. Empty if gradients were
   // folded into the momentum.
   std::span<const Tensor> gradients;
-  // Multiplies the gradients; clipping.
-  float gradient_scale = 1;
+  // If given, [1] fp32: multiplies the gradients; clipping.
+  Tensor gradient_scale;
   // If given, [params] u8 by ParamId::index: weights and state of a parameter whose flag is not 0
   // keep their bits, but for `shrinks`.
   Tensor left_out;
@@ -69,13 +72,13 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   // Adds the gradients of one micro-step to the momentum of a group's shard; for algorithms that
-  // take Accumulation::kMomentum.
+  // take Accumulation::kMomentum. Enqueued on `stream`.
   //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
-  virtual void FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
-                            const FoldInput& input);
+  virtual void FoldGradient(Context& ctx, Stream& stream, GroupId group,
+                            const Tensor& contributions, const FoldInput& input);
 
-  // One step on all groups. Writes this rank's shards only: ParameterStore::Publish follows. Tiger
-  // may block on the peers.
+  // One step on all groups, enqueued on ctx.compute(). Writes this rank's shards only:
+  // ParameterStore::Publish follows. Tiger may block on the peers.
   virtual void Step(Context& ctx, const StepInput& input) = 0;
 
   // Visits every state tensor: its name ("momentum", "moment1", "moment2"), the group, and this
@@ -92,12 +95,18 @@ class Optimizer {
   // Where the random bits for rounding a parameter come from: stream step + 1 of the key
   // HashName(name, rounding_key). Stream 0 is left to initial values, whose key may be the same.
   RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
+  // The same and decay(), for kernels.
+  cuda::ParamRule rule(ParamId id, const StepInput& input) const;
   // Bytes of this rank's weights with all the precision that is stored, and of its state.
   double WeightBytes() const;
   double StateBytes() const;
   // Whether FoldInput::left_out or StepInput::left_out names a parameter. For row loops.
   static bool IsLeftOut(const Tensor& left_out, ParamId id) {
     return left_out.elements() > 0 && left_out.data<uint8_t>()[id.index] != 0;
+  }
+  // The value of FoldInput::scale or StepInput::gradient_scale; 1 if there is none. On the CPU.
+  static float ScaleOf(const Tensor& scale) {
+    return scale.elements() > 0 ? scale.data<float>()[0] : 1.0F;
   }
   // The gradient shard of a group for algorithms that need one.
   const Tensor& gradient(GroupId id, const StepInput& input) const;

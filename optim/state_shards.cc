@@ -1,16 +1,10 @@
 #include "optim/state_shards.h"
 
-#include <cmath>
-#include <limits>
-
+#include "optim/update_rules.h"
 #include "runtime/base/simd.h"
 
 namespace panthera {
 namespace {
-
-PANTHERA_INLINE inline float FlushTiny(float value) {
-  return std::fabs(value) < std::numeric_limits<float>::min() ? 0.0F : value;
-}
 
 PANTHERA_SIMD void StoreBf16(const float* in, int64_t count, BF16* out) {
   for (int64_t i = 0; i < count; ++i) {

@@ -1,8 +1,8 @@
 #include "optim/tiger.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "optim/update_rules.h"
 #include "runtime/base/check.h"
 #include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
@@ -17,32 +17,28 @@ bool HoldsMatrix(const ParameterStore& store, GroupId id) {
                      [&](ParamId param) { return store.spec(param).kind == ParamKind::kMatrix; });
 }
 
-// momentum = keep * momentum + take * gradient.
-PANTHERA_SIMD void Blend(float keep, float take, const float* gradient, int64_t count,
-                         float* momentum) {
+bool HoldsTable(const ParameterStore& store, GroupId id) {
+  return store.spec(store.layout(id).params.front()).kind == ParamKind::kEmbedding;
+}
+
+PANTHERA_SIMD void BlendRow(float keep, float take, const float* gradient, int64_t count,
+                            float* momentum) {
   for (int64_t i = 0; i < count; ++i) {
-    momentum[i] = keep * momentum[i] + take * gradient[i];
+    momentum[i] = Blend(keep, momentum[i], take, gradient[i]);
   }
 }
 
-// theta -= rate * (sign(momentum) + decay * theta).
-PANTHERA_SIMD void SignStep(float rate, float decay, const float* momentum, int64_t count,
-                            float* theta) {
+PANTHERA_SIMD void SignStepRow(float rate, float decay, const float* momentum, int64_t count,
+                               float* theta) {
   for (int64_t i = 0; i < count; ++i) {
-    const float sign = (momentum[i] > 0 ? 1.0F : 0.0F) - (momentum[i] < 0 ? 1.0F : 0.0F);
-    theta[i] -= rate * (sign + decay * theta[i]);
+    theta[i] = SignStep(rate, decay, momentum[i], theta[i]);
   }
 }
 
-// theta = centre + factor * (theta - centre).
-PANTHERA_SIMD void Shrink(float factor, float centre, int64_t count, float* theta) {
+PANTHERA_SIMD void ShrinkRow(float centre, float factor, int64_t count, float* theta) {
   for (int64_t i = 0; i < count; ++i) {
-    theta[i] = factor * (theta[i] - centre) + centre;
+    theta[i] = ShrinkTowards(centre, factor, theta[i]);
   }
-}
-
-double RootMean(double sum_of_squares, int64_t elements) {
-  return std::sqrt(sum_of_squares / static_cast<double>(elements));
 }
 
 }  // namespace
@@ -52,11 +48,9 @@ Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
     : Optimizer(options, store, data_parallel),
       momentum_(ctx, store, "momentum", StateDType(options.momentum)),
       squares_(ctx, store, data_parallel, "weight sums",
-               [&](GroupId id) { return HoldsMatrix(store, id); }),
-      rates_(static_cast<size_t>(store.num_params())),
-      shrink_factors_(rates_.size(), 1.0F) {}
+               [&](GroupId id) { return HoldsMatrix(store, id); }) {}
 
-void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
+void Tiger::FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                          const FoldInput& input) {
   const Tensor& momentum = momentum_.shard(group);
   const OpTimer timer(ctx, {Op::kFold}, {.bytes = Traffic({contributions, momentum, momentum})});
@@ -69,9 +63,14 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
   if (ctx.device().is_meta()) {
     return;
   }
+  if (ctx.device().is_cuda()) {
+    cuda::FoldGradient(stream, store(), group, contributions, momentum, options().beta1, input);
+    return;
+  }
   const bool first = input.place == MicroStepPlace::kFirst;
   const float keep = first ? static_cast<float>(options().beta1) : 1.0F;
-  const auto take = static_cast<float>((1 - options().beta1) * input.weight);
+  const auto take = static_cast<float>((1 - options().beta1) * input.weight *
+                                       static_cast<double>(ScaleOf(input.scale)));
   const Tensor flat = contributions.Reshape({contributions.elements()});
   ForEachBlock(store(), group, [&](const ShardBlock& block) {
     float sum[kChunkElements];
@@ -85,7 +84,7 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
         AddRow(flat, rank * layout.shard_elements + begin, count, sum);
       }
       LoadRow(momentum, begin, count, blended);
-      Blend(keep, take, sum, count, blended);
+      BlendRow(keep, take, sum, count, blended);
       StoreState(momentum, begin, count, blended);
       if (wants_squares) {
         squares += SumOfSquares(sum, count);
@@ -98,116 +97,123 @@ void Tiger::FoldGradient(Context& ctx, GroupId group, const Tensor& contribution
   });
 }
 
-void Tiger::ComputeShrinkFactors(Context& ctx, const Tensor& shrinks) {
-  if (shrinks.elements() == 0 || ctx.device().is_meta()) {
-    return;
-  }
-  CHECK_SHAPE(shrinks, store().num_params());
-  for (size_t i = 0; i < shrink_factors_.size(); ++i) {
-    // A product of few factors, which is the same on every machine; pow need not be.
-    double factor = 1;
-    for (int32_t n = shrinks.data<int32_t>()[i]; n > 0; --n) {
-      factor *= options().shrink_ratio;
-    }
-    shrink_factors_[i] = static_cast<float>(factor);
-  }
+float Tiger::shrink_factor(ParamId id, const Tensor& shrinks) const {
+  return shrinks.elements() == 0
+             ? 1.0F
+             : ShrinkFactor(options().shrink_ratio, shrinks.data<int32_t>()[id.index]);
 }
 
-void Tiger::ReadShrunk(const ShardBlock& block, const WeightShard& weights, int64_t offset,
-                       int64_t count, float* theta) const {
+void Tiger::ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor,
+                       int64_t offset, int64_t count, float* theta) const {
   ReadWeights(weights, block.shard_begin + offset, count, theta);
-  const float factor = shrink_factors_[static_cast<size_t>(block.param.index)];
   if (factor != 1) {
     const bool is_gain = store().spec(block.param).kind == ParamKind::kGain;
-    Shrink(factor, is_gain ? 1.0F : 0.0F, count, theta);
+    ShrinkRow(is_gain ? 1.0F : 0.0F, factor, count, theta);
   }
 }
 
-double Tiger::BlockSquares(const ShardBlock& block, const WeightShard& weights) const {
+double Tiger::BlockSquares(const ShardBlock& block, const WeightShard& weights,
+                           float factor) const {
   float theta[kChunkElements];
   double sum = 0;
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
-    ReadShrunk(block, weights, offset, count, theta);
+    ReadShrunk(block, weights, factor, offset, count, theta);
     sum += SumOfSquares(theta, count);
   });
   return sum;
 }
 
-void Tiger::ComputeRates(Context& ctx, double learning_rate) {
+void Tiger::SumWeights(Context& ctx, const StepInput& input) {
   for (int i = 0; i < store().num_groups() && !ctx.device().is_meta(); ++i) {
     const GroupId group{i};
-    if (squares_.includes(group)) {
-      const WeightShard weights = store().shard(group);
-      double* sums = squares_.local(group).data<double>();
-      ForEachBlock(store(), group, [&](const ShardBlock& block) {
-        sums[block.index] = BlockSquares(block, weights);
-      });
+    if (!squares_.includes(group)) {
+      continue;
     }
+    if (ctx.device().is_cuda()) {
+      cuda::SumWeightSquares(ctx.compute(), store(), group, input.shrinks, options().shrink_ratio,
+                             squares_.local(group));
+      continue;
+    }
+    const WeightShard weights = store().shard(group);
+    double* sums = squares_.local(group).data<double>();
+    ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      sums[block.index] = BlockSquares(block, weights, shrink_factor(block.param, input.shrinks));
+    });
   }
   squares_.Gather(data_parallel(), ctx.compute());
-  for (int i = 0; i < store().num_params(); ++i) {
-    const ParamId id{i};
-    const ParamSpec& spec = store().spec(id);
-    double& rate = rates_[static_cast<size_t>(i)];
-    switch (spec.kind) {
-      case ParamKind::kGain:
-      case ParamKind::kBias:
-        rate = 0.5 * learning_rate;
-        break;
-      case ParamKind::kEmbedding:
-        rate = learning_rate;
-        break;
-      case ParamKind::kMatrix:
-        rate = learning_rate * RootMean(squares_.ParamSum(id), spec.shape.elements());
-        break;
-    }
-  }
+  squares_.SumParams(ctx.compute());
 }
 
 void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                         const StepInput& input) {
-  const auto index = static_cast<size_t>(block.param.index);
   const bool left_out = IsLeftOut(input.left_out, block.param);
-  if (left_out && shrink_factors_[index] == 1) {
+  const float factor = shrink_factor(block.param, input.shrinks);
+  if (left_out && factor == 1) {
     return;
   }
-  double rate = rates_[index];
-  if (store().spec(block.param).kind == ParamKind::kEmbedding) {
-    rate *= RootMean(BlockSquares(block, weights), block.elements);
-  }
+  const ParamSpec& spec = store().spec(block.param);
+  const bool by_row = spec.kind == ParamKind::kEmbedding;
+  const double squares = by_row ? BlockSquares(block, weights, factor)
+                                : squares_.param_sums().data<double>()[block.param.index];
+  const float rate = TigerRate(spec.kind, input.learning_rate, squares,
+                               by_row ? block.elements : spec.shape.elements());
   const RoundingBits bits = rounding_bits(block.param, input);
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    ReadShrunk(block, weights, offset, count, theta);
+    ReadShrunk(block, weights, factor, offset, count, theta);
     if (!left_out) {
       LoadRow(momentum, begin, count, direction);
-      SignStep(static_cast<float>(rate), decay(block.param), direction, count, theta);
+      SignStepRow(rate, decay(block.param), direction, count, theta);
     }
     WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
   });
+}
+
+void Tiger::UpdateGroup(Context& ctx, GroupId group, const StepInput& input) {
+  const WeightShard weights = store().shard(group);
+  const Tensor& momentum = momentum_.shard(group);
+  if (ctx.target().is_cuda()) {
+    const Arena::Scope scope(ctx.arena());
+    Tensor row_squares;
+    if (HoldsTable(store(), group)) {
+      const GroupLayout& layout = store().layout(group);
+      row_squares = ctx.arena().Allocate({layout.shard_elements / layout.block_elements},
+                                         DType::kF64, "squares of embedding rows");
+    }
+    if (ctx.device().is_meta()) {
+      return;
+    }
+    if (row_squares.elements() > 0) {
+      cuda::SumWeightSquares(ctx.compute(), store(), group, input.shrinks, options().shrink_ratio,
+                             row_squares);
+    }
+    cuda::UpdateTiger(ctx.compute(), store(), group, momentum, squares_.param_sums(), row_squares,
+                      options().shrink_ratio, input, [&](ParamId id) { return rule(id, input); });
+    return;
+  }
+  if (!ctx.device().is_meta()) {
+    ForEachBlock(store(), group,
+                 [&](const ShardBlock& block) { UpdateBlock(block, weights, momentum, input); });
+  }
 }
 
 void Tiger::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * WeightBytes() + StateBytes()});
   const bool folded = options().accumulate == Accumulation::kMomentum;
   CHECK(!folded || input.gradients.empty()) << "gradients were folded into the momentum before";
+  CHECK(input.shrinks.elements() == 0 || input.shrinks.elements() == store().num_params());
   for (int i = 0; i < store().num_groups() && !folded; ++i) {
     const Tensor& mean = gradient(GroupId{i}, input);
     FoldInput fold;
-    fold.weight = static_cast<double>(input.gradient_scale);
+    fold.scale = input.gradient_scale;
     fold.left_out = input.left_out;
-    FoldGradient(ctx, GroupId{i}, mean.Reshape({1, mean.elements()}), fold);
+    FoldGradient(ctx, ctx.compute(), GroupId{i}, mean.Reshape({1, mean.elements()}), fold);
   }
-  ComputeShrinkFactors(ctx, input.shrinks);
-  ComputeRates(ctx, input.learning_rate);
-  for (int i = 0; i < store().num_groups() && !ctx.device().is_meta(); ++i) {
-    const GroupId group{i};
-    const WeightShard weights = store().shard(group);
-    const Tensor& momentum = momentum_.shard(group);
-    ForEachBlock(store(), group,
-                 [&](const ShardBlock& block) { UpdateBlock(block, weights, momentum, input); });
+  SumWeights(ctx, input);
+  for (int i = 0; i < store().num_groups(); ++i) {
+    UpdateGroup(ctx, GroupId{i}, input);
   }
 }
 

@@ -40,28 +40,27 @@ class Tiger final : public Optimizer {
   Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
         Communicator& data_parallel);
 
-  void FoldGradient(Context& ctx, GroupId group, const Tensor& contributions,
+  void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;
   // With gradients, folds them first. Blocks on the peers if any sharded group holds a matrix.
   void Step(Context& ctx, const StepInput& input) override;
   void ForEachState(StateVisitor visit) const override;
 
  private:
-  // Fills in shrink_factors_.
-  void ComputeShrinkFactors(Context& ctx, const Tensor& shrinks);
-  // Fills in rates_; those of embeddings are multiplied by each row's RMS later.
-  void ComputeRates(Context& ctx, double learning_rate);
+  // Fills in squares_ for the step's rates, after shrinking.
+  void SumWeights(Context& ctx, const StepInput& input);
+  void UpdateGroup(Context& ctx, GroupId group, const StepInput& input);
+  // How much a parameter shrinks before it moves; 1: it does not. On the CPU, as all below.
+  float shrink_factor(ParamId id, const Tensor& shrinks) const;
   // The stored values of part of a block, after shrinking.
-  void ReadShrunk(const ShardBlock& block, const WeightShard& weights, int64_t offset,
+  void ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor, int64_t offset,
                   int64_t count, float* theta) const;
-  double BlockSquares(const ShardBlock& block, const WeightShard& weights) const;
+  double BlockSquares(const ShardBlock& block, const WeightShard& weights, float factor) const;
   void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                    const StepInput& input);
 
   StateShards momentum_;
-  BlockSums squares_;                  // of the groups that hold matrices
-  std::vector<double> rates_;          // by ParamId
-  std::vector<float> shrink_factors_;  // by ParamId; 1: the tensor does not shrink
+  BlockSums squares_;  // of the weights in the groups that hold matrices
 };
 
 }  // namespace panthera

@@ -28,6 +28,7 @@ Block::Saved Block::Allocate(Context& ctx, int64_t sequences, int64_t tokens, DT
 
 void Block::Forward(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
                     const Tensor& x, Tensor y, const Saved& saved) const {
+  params.AwaitPublished(group_, ctx.compute());
   const Arena::Scope scope(ctx.arena());
   const Tensor branch = ctx.arena().Allocate(x.shape(), x.dtype(), "block branch");
   norm1_.Forward(ctx, params, x, saved.norm1, saved.rstd1);
@@ -50,6 +51,7 @@ void Block::Backward(Context& ctx, const ParameterStore& params, const RotaryTab
 
 void Block::Decode(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
                    int64_t position, const LayerCache& cache, Tensor x) const {
+  params.AwaitPublished(group_, ctx.compute());
   const Arena::Scope scope(ctx.arena());
   const int64_t rows = x.size(0);
   const Tensor normed = ctx.arena().Allocate(x.shape(), x.dtype(), "decode norm");

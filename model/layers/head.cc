@@ -39,6 +39,7 @@ Tensor Head::Arranged(Context& ctx, const Tensor& h) const {
 void Head::LossAndGradient(Context& ctx, const ParameterStore& params, const Tensor& h,
                            const Tensor& targets, float gradient_scale, Tensor losses, Tensor dh,
                            GradientSink& sink) const {
+  params.AwaitPublished(params.group_of(output_), ctx.compute());
   const Arena::Scope scope(ctx.arena());
   const Tensor weights = params.value(output_);
   const Tensor features = Arranged(ctx, h);
@@ -72,6 +73,7 @@ void Head::LossAndGradient(Context& ctx, const ParameterStore& params, const Ten
 
 void Head::Loss(Context& ctx, const ParameterStore& params, const Tensor& h, const Tensor& targets,
                 Tensor losses, Tensor correct) const {
+  params.AwaitPublished(params.group_of(output_), ctx.compute());
   const Arena::Scope scope(ctx.arena());
   const Tensor features = Arranged(ctx, h);
   const int64_t rows = h.size(0);
@@ -91,6 +93,7 @@ void Head::Loss(Context& ctx, const ParameterStore& params, const Tensor& h, con
 
 void Head::Logits(Context& ctx, const ParameterStore& params, const Tensor& h,
                   Tensor logits) const {
+  params.AwaitPublished(params.group_of(output_), ctx.compute());
   const Arena::Scope scope(ctx.arena());
   Multiply(ctx, OpPass::kForward,
            {Transpose::kNo, Arranged(ctx, h), Transpose::kYes, params.value(output_),

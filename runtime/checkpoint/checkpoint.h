@@ -37,7 +37,8 @@
 
 namespace panthera {
 
-// Part of a logical tensor, in host memory of this rank. `data` has runs.elements() elements,
+// Part of a logical tensor, in memory of this rank or its GPU, with which nothing else is going on
+// while a call below lasts. `data` has runs.elements() elements,
 // packed run after run; its type is the tensor's type in the file. Pieces without elements are
 // ignored.
 struct TensorPiece {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/host_access.h"
 #include "runtime/checkpoint/tensor_blocks.h"
 
 namespace panthera {
@@ -133,9 +133,7 @@ class TensorLoader {
       for (TensorPiece* piece : pieces) {
         const auto copy = [&](const RunPart& part) {
           const int64_t from = stored.position - begin + part.element - stored.element;
-          std::memcpy(piece->data.bytes_data() + part.position * size_,
-                      Scratch(from, part.elements).data(),
-                      static_cast<size_t>(part.elements * size_));
+          host_.Write(Scratch(from, part.elements), piece->data, part.position);
           copied += part.elements;
           return absl::OkStatus();
         };
@@ -156,6 +154,7 @@ class TensorLoader {
   TensorBlocks blocks_;
   int64_t size_;
   std::vector<std::byte>& scratch_;
+  HostAccess host_;
 };
 
 absl::Status LoadTensors(FileSystem& files, const Checkpoint& checkpoint,

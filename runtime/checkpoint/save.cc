@@ -11,6 +11,7 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/checksum.h"
+#include "runtime/checkpoint/host_access.h"
 #include "runtime/checkpoint/step_directories.h"
 
 namespace panthera {
@@ -54,7 +55,7 @@ bool AllFinite(std::span<const std::byte> bytes, DType dtype) {
 
 void CheckPiece(const TensorPiece& piece) {
   CHECK_EQ(piece.data.elements(), piece.runs.elements()) << piece.name;
-  CHECK(piece.data.device().is_cpu()) << piece.name << " is on " << piece.data.device();
+  CHECK(!piece.data.device().is_meta()) << piece.name << " has no data";
   CHECK_OK(CheckRuns(piece.runs, piece.global_shape.elements())) << piece.name;
 }
 
@@ -200,18 +201,16 @@ absl::StatusOr<std::vector<FileRecord>> CreateFiles(FileSystem& files,
 
 // Writes the blocks of one piece into its file. Fills the slice's checksums.
 absl::Status WritePiece(File& file, int64_t tensor_begin, const TensorPiece& piece,
-                        SliceRecord& slice, bool& finite) {
+                        HostAccess& host, SliceRecord& slice, bool& finite) {
   const int64_t size = SizeOf(piece.data.dtype());
   const int64_t block_elements = kChecksumBlockBytes / size;
-  const std::span<const std::byte> bytes(piece.data.bytes_data(),
-                                         static_cast<size_t>(piece.data.bytes()));
   for (int64_t begin = 0; begin < piece.runs.elements(); begin += block_elements) {
     const int64_t end = std::min(begin + block_elements, piece.runs.elements());
-    const auto part = [&bytes, size](int64_t position, int64_t elements) {
-      return bytes.subspan(static_cast<size_t>(position * size),
+    const std::span<const std::byte> block = host.Read(piece.data, begin, end);
+    const auto part = [&](int64_t position, int64_t elements) {
+      return block.subspan(static_cast<size_t>((position - begin) * size),
                            static_cast<size_t>(elements * size));
     };
-    const std::span<const std::byte> block = part(begin, end - begin);
     slice.checksums.push_back(Checksum(block));
     finite = finite && AllFinite(block, piece.data.dtype());
     RETURN_IF_ERROR(ForEachRun(piece.runs, begin, end, [&](const RunPart& run) {
@@ -226,6 +225,7 @@ absl::Status WritePiece(File& file, int64_t tensor_begin, const TensorPiece& pie
 absl::Status WritePieces(FileSystem& files, const SavePlan& plan,
                          const CheckpointContents& contents, RankRecord& record) {
   absl::flat_hash_map<std::string, std::unique_ptr<File>> open_files;
+  HostAccess host;
   for (size_t s = 0; s < contents.sets.size(); ++s) {
     size_t next = 0;
     for (const TensorPiece& piece : contents.sets[s].pieces) {
@@ -238,7 +238,7 @@ absl::Status WritePieces(FileSystem& files, const SavePlan& plan,
         ASSIGN_OR_RETURN(
             file, files.Open(absl::StrCat(plan.directory, "/", place.file), OpenMode::kWrite));
       }
-      RETURN_IF_ERROR(WritePiece(*file, place.begin, piece,
+      RETURN_IF_ERROR(WritePiece(*file, place.begin, piece, host,
                                  record.sets[s].tensors[next++].slices.front(), record.finite));
     }
   }

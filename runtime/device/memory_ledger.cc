@@ -22,6 +22,8 @@ const char* Name(MemoryCategory category) {
       return "activations";
     case MemoryCategory::kData:
       return "data";
+    case MemoryCategory::kPinned:
+      return "pinned host memory";
   }
   return "unknown";
 }
@@ -56,7 +58,7 @@ int64_t MemoryLedger::bytes(MemoryCategory category) const {
 int64_t MemoryLedger::total_bytes() const {
   int64_t sum = 0;
   for (const Entry& entry : entries_) {
-    sum += entry.bytes;
+    sum += entry.category == MemoryCategory::kPinned ? 0 : entry.bytes;
   }
   return sum;
 }

@@ -15,8 +15,9 @@ enum class MemoryCategory : uint8_t {
   kCommunication,   // staging of what travels between ranks
   kActivations,     // the arena: activations, their gradients, scratch of ops and libraries
   kData,            // batches and lookup tables
+  kPinned,          // host memory that a GPU copies from and to
 };
-inline constexpr int kNumMemoryCategories = 6;
+inline constexpr int kNumMemoryCategories = 7;
 const char* Name(MemoryCategory category);
 
 // Keeps account of every byte that one rank requests through Buffer, by category and name.
@@ -33,6 +34,7 @@ class MemoryLedger {
   void Remove(MemoryCategory category, const std::string& name, int64_t bytes);
 
   int64_t bytes(MemoryCategory category) const;
+  // Of the device that computes: of all categories but kPinned.
   int64_t total_bytes() const;
   // What is held now, one entry per category and name, in the order of first use.
   const std::vector<Entry>& entries() const { return entries_; }

@@ -74,4 +74,15 @@ void Copy(Stream& stream, const Tensor& from, Tensor to) {
   }
 }
 
+void SetZero(Stream& stream, Tensor x) {
+  if (stream.device().is_meta() || x.bytes() == 0) {
+    return;
+  }
+  if (stream.handle() != nullptr) {
+    cuda::SetZeroAsync(stream.handle(), x.bytes_data(), x.bytes());
+  } else {
+    std::memset(x.bytes_data(), 0, static_cast<size_t>(x.bytes()));
+  }
+}
+
 }  // namespace panthera

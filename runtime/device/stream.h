@@ -1,6 +1,8 @@
 #ifndef PANTHERA_RUNTIME_DEVICE_STREAM_H_
 #define PANTHERA_RUNTIME_DEVICE_STREAM_H_
 
+#include <utility>
+
 #include "runtime/device/cuda_device.h"
 #include "runtime/device/device.h"
 #include "runtime/device/tensor.h"
@@ -34,10 +36,13 @@ class Stream {
   cuda::StreamHandle handle_ = nullptr;
 };
 
-// A point in a stream's work, to wait for on another stream or on the host.
+// A point in a stream's work, to wait for on another stream or on the host. Nobody waits for an
+// event that was never recorded. Move-only.
 class Event {
  public:
   explicit Event(Device device, cuda::Timing timing = cuda::Timing::kNone);
+  Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Event& operator=(Event&&) = delete;
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   ~Event();
@@ -61,6 +66,9 @@ class Event {
 // overlapping. Between device and pageable host memory CUDA may block the host; see
 // Buffer::Pinned. On a stream of kMeta nothing is copied.
 void Copy(Stream& stream, const Tensor& from, Tensor to);
+
+// Enqueues x = 0, any type.
+void SetZero(Stream& stream, Tensor x);
 
 }  // namespace panthera
 

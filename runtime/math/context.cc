@@ -12,6 +12,7 @@ Context::Context(Device device, Device target, MemoryLedger& ledger, int64_t are
       target_(target),
       ledger_(ledger),
       compute_(device),
+      exchange_(device),
       arena_(device, ledger, arena_bytes),
       gemm_(std::make_unique<GemmEngine>(target)) {}
 

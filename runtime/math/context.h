@@ -31,6 +31,8 @@ class Context {
   Device target() const { return target_; }
   MemoryLedger& ledger() { return ledger_; }
   Stream& compute() { return compute_; }
+  // For what travels between ranks beside the computation, and what is done with it on arrival.
+  Stream& exchange() { return exchange_; }
   Arena& arena() { return arena_; }
   GemmEngine& gemm() { return *gemm_; }
   // Where ops count their time (op_times.h); null, as at first, if nobody measures.
@@ -44,6 +46,7 @@ class Context {
   Device target_;
   MemoryLedger& ledger_;
   Stream compute_;
+  Stream exchange_;
   Arena arena_;
   std::unique_ptr<GemmEngine> gemm_;
   OpTimes* op_times_ = nullptr;

@@ -82,7 +82,9 @@ void ParameterStore::Allocate(Device device, MemoryLedger& ledger, Communicator&
   storage_ = storage;
   rank_ = data_parallel.rank();
   ranks_ = data_parallel.size();
+  updated_.emplace(device);
   for (Group& group : groups_) {
+    published_.emplace_back(device);
     LayOut(group, ranks_, rank_);
     GroupLayout& layout = group.layout;
     const bool sharded = layout.kind == GroupKind::kSharded;
@@ -165,15 +167,23 @@ WeightShard ParameterStore::shard(GroupId id) const {
   return shard;
 }
 
-void ParameterStore::Publish(Communicator& data_parallel, Stream& stream) {
+void ParameterStore::Publish(Communicator& data_parallel, Stream& compute, Stream& exchange) {
   CHECK_EQ(data_parallel.size(), ranks_);
   CHECK_EQ(data_parallel.rank(), rank_);
+  updated_->Record(compute);
+  exchange.WaitFor(*updated_);
   for (int i = 0; i < num_groups(); ++i) {
     const GroupId id{i};
     if (layout(id).kind == GroupKind::kSharded) {
-      data_parallel.AllGather(shard(id).values, group_values(id), stream);
+      data_parallel.AllGather(shard(id).values, group_values(id), exchange);
+      published_[static_cast<size_t>(i)].Record(exchange);
     }
   }
+}
+
+void ParameterStore::AwaitPublished(GroupId id, Stream& reader) const {
+  CHECK_GE(id.index, 0);
+  reader.WaitFor(published_.at(static_cast<size_t>(id.index)));
 }
 
 const ParameterStore::Param& ParameterStore::param(ParamId id) const {

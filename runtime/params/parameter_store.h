@@ -13,6 +13,7 @@
 #include "runtime/base/fields.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/buffer.h"
+#include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
 #include "runtime/params/weight_shard.h"
 
@@ -121,8 +122,12 @@ class ParameterStore {
   WeightShard shard(GroupId id) const;
 
   // Brings the updated shards of all ranks into every rank's values: one all-gather per sharded
-  // group. May block on the peers.
-  void Publish(Communicator& data_parallel, Stream& stream);
+  // group, in order, enqueued on `exchange` behind the work that `compute` has so far. May block on
+  // the peers.
+  void Publish(Communicator& data_parallel, Stream& compute, Stream& exchange);
+  // Work enqueued on `reader` from now on waits until the group's values have come. Whoever reads
+  // values of a sharded group calls it before, on the stream on which it reads.
+  void AwaitPublished(GroupId id, Stream& reader) const;
 
  private:
   struct Param {
@@ -147,6 +152,8 @@ class ParameterStore {
   WeightStorage storage_ = WeightStorage::kFp32;
   int rank_ = 0;
   int ranks_ = 0;  // 0 until allocated
+  std::optional<Event> updated_;
+  std::vector<Event> published_;  // by GroupId
 };
 
 }  // namespace panthera

@@ -38,7 +38,9 @@ class OptimizerCase {
                          : options_.weights == WeightStorage::kBf16Plus8 ? 3
                                                                          : 6);
   }
-  void Fold() { optimizer_->FoldGradient(context_, {0}, gradient_->tensor(), {}); }
+  void Fold() {
+    optimizer_->FoldGradient(context_, context_.compute(), {0}, gradient_->tensor(), {});
+  }
   void Update() {
     StepInput input;
     input.learning_rate = 1e-3;

@@ -8,6 +8,8 @@
 #include "runtime/base/philox.h"
 #include "runtime/data/megatron_writer.h"
 #include "runtime/math/context.h"
+#include "runtime/math/host_mirror.h"
+#include "tests/support/host_shard.h"
 
 namespace panthera::testing {
 namespace {
@@ -33,13 +35,6 @@ void WriteText(const std::string& stem, int64_t tokens) {
   CHECK_OK(writer->Append(PatternedText(tokens)));
   CHECK_OK(writer->EndDocument());
   CHECK_OK(writer->Publish());
-}
-
-float ToFloat(const Tensor& tensor, int64_t index) {
-  float value = 0;
-  DispatchFloat(tensor.dtype(),
-                [&]<typename T>() { value = static_cast<float>(tensor.data<T>()[index]); });
-  return value;
 }
 
 void CopySegments(const ParameterStore& params, GroupId group, const std::string& suffix,
@@ -110,8 +105,9 @@ DataLoader TinyRun::OpenData() const {
   return *std::move(data);
 }
 
-World WorldOf(RankWorld& ranks) {
+World WorldOf(RankWorld& ranks, Device device) {
   World world;
+  world.device = device;
   world.mesh.data_rank = ranks.rank();
   world.mesh.data_size = ranks.size();
   world.host = std::make_unique<BorrowedHostGroup>(ranks.host());
@@ -131,17 +127,22 @@ std::unique_ptr<Trainer> NewTrainer(RunOptions options, World& world, MemoryLedg
 }
 
 void CopyShards(Trainer& trainer, Tensors& tensors) {
+  Context& ctx = trainer.instance().context();
   const ParameterStore& params = trainer.instance().params();
   for (int g = 0; g < params.num_groups(); ++g) {
+    HostShard host(params.shard({g}));
+    host.Fetch(ctx.compute());
     std::vector<float> values(static_cast<size_t>(params.layout({g}).shard_elements));
-    ReadWeights(params.shard({g}), 0, static_cast<int64_t>(values.size()), values.data());
+    ReadWeights(host.shard(), 0, static_cast<int64_t>(values.size()), values.data());
     CopySegments(params, {g}, "", values, tensors);
   }
   trainer.optimizer().ForEachState([&](const char* name, GroupId group, const Tensor& shard) {
     std::vector<float> values;
-    for (int64_t i = 0; i < shard.elements(); ++i) {
-      values.push_back(ToFloat(shard, i));
-    }
+    DispatchFloat(shard.dtype(), [&]<typename T>() {
+      for (const T value : ReadToHost<T>(ctx, shard)) {
+        values.push_back(static_cast<float>(value));
+      }
+    });
     CopySegments(params, group, std::string("|") + name, values, tensors);
   });
 }

@@ -38,7 +38,7 @@ Evaluation Measure(const TinyRun& run, int ranks, int64_t batch, int64_t sequenc
     ModelInstance instance(options.model, WeightStorage::kFp32, world.communicator(),
                            std::make_unique<Context>(Device(), world.ledger(), kArenaBytes));
     InitializeShards(instance.params(), 3);
-    instance.params().Publish(world.communicator(), world.stream());
+    instance.params().Publish(world.communicator(), world.stream(), world.stream());
     const ValidationSet set = OpenValidation(options);
     absl::StatusOr<Evaluation> evaluation =
         Evaluator(instance, batch).Run(&set, sequences, world.communicator());

@@ -131,7 +131,7 @@ struct Model {
       : instance(SmallModel(vocab_size), WeightStorage::kFp32, self,
                  std::make_unique<Context>(Device(), ledger, int64_t{1} << 24)) {
     InitializeShards(instance.params(), 5);
-    instance.params().Publish(self, instance.context().compute());
+    instance.params().Publish(self, instance.context().compute(), instance.context().exchange());
   }
 
   std::vector<int32_t> Generate(const std::vector<int32_t>& prompt, int64_t count,
@@ -252,7 +252,7 @@ TEST(GeneratorTest, PlansTheArenaOfEveryPromptLengthAndCount) {
         ModelInstance real(SmallModel(kVocabulary), weights, self,
                            std::make_unique<Context>(Device(), ledger, planned));
         InitializeShards(real.params(), 5);
-        real.params().Publish(self, real.context().compute());
+        real.params().Publish(self, real.context().compute(), real.context().exchange());
         const std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens), 7);
         ASSERT_EQ(
             Generator(real, kVocabulary).Generate(prompt, count, {}, [](int32_t) { return true; }),

@@ -84,8 +84,10 @@ TEST(HuggingFaceTest, SwappedHeadGivesTheLogitsOfTheSwappedFeatures) {
                              ElementRuns::Contiguous(4, 8),
                              Tensor(table.data(), {8}, DType::kF32, Device{})};
 
+  MemoryLedger ledger;
+  Context ctx(Device{}, ledger, 0);
   const TensorPiece swapped =
-      SwappedHeadPiece(piece, Tensor(head.data(), {8}, DType::kF32, Device{}));
+      SwappedHeadPiece(ctx, piece, Tensor(head.data(), {8}, DType::kF32, Device{}));
 
   EXPECT_EQ(swapped.name, "lm_head.weight");
   EXPECT_EQ(swapped.global_shape, (Shape{5, 4}));
@@ -102,7 +104,9 @@ TEST(HuggingFaceTest, SwappedHeadWorksOnBf16) {
   const TensorPiece piece = {"t", Shape{1, 2}, ElementRuns::Contiguous(0, 2),
                              Tensor(table.data(), {2}, DType::kBF16, Device{})};
 
-  (void)SwappedHeadPiece(piece, Tensor(head.data(), {2}, DType::kBF16, Device{}));
+  MemoryLedger ledger;
+  Context ctx(Device{}, ledger, 0);
+  (void)SwappedHeadPiece(ctx, piece, Tensor(head.data(), {2}, DType::kBF16, Device{}));
 
   EXPECT_THAT(head, ElementsAre(BF16(2), BF16(1)));
 }
@@ -112,7 +116,9 @@ TEST(HuggingFaceDeathTest, APieceThatCutsARowIsABug) {
   const TensorPiece piece = {"t", Shape{2, 4}, ElementRuns::Contiguous(0, 6),
                              Tensor(table.data(), {6}, DType::kF32, Device{})};
 
-  EXPECT_DEATH((void)SwappedHeadPiece(piece, piece.data), "ends inside a row");
+  MemoryLedger ledger;
+  Context ctx(Device{}, ledger, 0);
+  EXPECT_DEATH((void)SwappedHeadPiece(ctx, piece, piece.data), "ends inside a row");
 }
 
 }  // namespace

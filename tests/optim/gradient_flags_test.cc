@@ -9,6 +9,7 @@
 
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
+#include "runtime/math/host_mirror.h"
 #include "tests/optim/small_model.h"
 #include "tests/support/rank_harness.h"
 
@@ -37,28 +38,23 @@ struct Marker : Worker {
 
   // value(param, element, r) is the contribution of rank r; padding is NaN.
   void Mark(GroupId group, absl::FunctionRef<float(ParamId, int64_t, int64_t)> value) {
-    std::vector<float> all;
-    for (int64_t r = 0; r < comm.size(); ++r) {
-      std::vector<float> row;
-      ShardOf(
-          group, [&](ParamId id, int64_t i) { return value(id, i, r); }, NAN, row);
-      all.insert(all.end(), row.begin(), row.end());
-    }
-    flags.Mark(group, Tensor(all.data(), {comm.size(), store.layout(group).shard_elements},
-                             DType::kF32, Device{}));
+    flags.Mark(ctx.exchange(), group, Contributions(group, comm.size(), value));
+    ctx.compute().Synchronize();
+    ctx.exchange().Synchronize();
   }
   // The names of the tensors that are flagged, each with a space.
-  std::string Flagged() const {
+  std::string Flagged() {
     std::string names;
+    const std::vector<uint8_t> all = ReadToHost<uint8_t>(ctx, flags.flags());
     for (int i = 0; i < store.num_params(); ++i) {
-      names += flags.flags().data<uint8_t>()[i] != 0 ? store.spec(ParamId{i}).name + " " : "";
+      names += all[static_cast<size_t>(i)] != 0 ? store.spec(ParamId{i}).name + " " : "";
     }
     return names;
   }
-  std::string Counts() const {
+  std::string Counts() {
     std::string text;
-    for (int i = 0; i < store.num_params(); ++i) {
-      text += std::to_string(flags.count(ParamId{i})) + " ";
+    for (const int32_t count : ReadToHost<int32_t>(ctx, flags.counts())) {
+      text += std::to_string(count) + " ";
     }
     return text;
   }
@@ -78,12 +74,10 @@ TEST(GradientFlagsTest, EveryElementOfEveryRankCountsForItsTensorAlone) {
             return id == up && i == at && r == from ? bad : kLargest / 4;
           });
           EXPECT_EQ(marker.Flagged(), "up0 ") << bad << " at " << at << " of rank " << from;
-          EXPECT_EQ(marker.flags.flags().data<uint8_t>()[up.index], 1);
         }
       }
     }
-    EXPECT_EQ(marker.flags.count(up), 3 * 4 * 2);
-    EXPECT_EQ(marker.flags.total_count(), 3 * 4 * 2);
+    EXPECT_EQ(marker.Counts(), "0 0 0 24 0 0 0 ");
   });
 }
 
@@ -139,21 +133,17 @@ TEST(GradientFlagsTest, TensorsOfAGroupNeedNotBeNumberedInARow) {
   GradientFlags flags(NonFinitePolicy::kTiger, ctx, store, comm);
   std::vector<float> gradient(static_cast<size_t>(store.layout(gains).shard_elements));
   gradient[static_cast<size_t>(store.offset(second))] = NAN;
-  flags.Mark(gains, Tensor(gradient.data(), {1, store.layout(gains).shard_elements}, DType::kF32,
-                           Device{}));
-  EXPECT_EQ(flags.count(ParamId{0}), 0);
-  EXPECT_EQ(flags.count(ParamId{1}), 0);
-  EXPECT_EQ(flags.count(second), 1);
+  flags.Mark(
+      ctx.compute(), gains,
+      Tensor(gradient.data(), {1, store.layout(gains).shard_elements}, DType::kF32, Device{}));
+  EXPECT_EQ(ReadToHost<int32_t>(ctx, flags.counts()), (std::vector<int32_t>{0, 0, 1}));
 }
 
-TEST(GradientFlagsTest, MarkAllSetsFlagsAndNoCounts) {
+TEST(GradientFlagsTest, SkipHasFlagsAndNoCounts) {
   MemoryLedger ledger;
   SelfCommunicator comm;
   Marker marker(Device{}, ledger, comm, NonFinitePolicy::kSkip);
   EXPECT_EQ(marker.Flagged(), "");
-  marker.flags.MarkAll();
-  EXPECT_EQ(marker.Flagged(), "embed q0 k0 up0 up1 gain bias ");
-  EXPECT_EQ(marker.flags.total_count(), 0);
   EXPECT_EQ(marker.flags.counts().elements(), 0);
 }
 
@@ -163,7 +153,6 @@ TEST(GradientFlagsTest, StopHasNoFlagsAndNoMemory) {
   Marker marker(Device{}, ledger, comm, NonFinitePolicy::kStop);
   EXPECT_EQ(marker.flags.flags().elements(), 0);
   EXPECT_EQ(marker.flags.counts().elements(), 0);
-  EXPECT_EQ(marker.flags.total_count(), 0);
   for (const MemoryLedger::Entry& entry : ledger.entries()) {
     EXPECT_NE(entry.name, "gradient flags");
   }
@@ -178,13 +167,12 @@ TEST(GradientFlagsTest, MetaEntersTheBytesAndSendsTheTrafficOfARealMark) {
     PlanCommunicator plan(world.rank(), 3);
     Marker planned(kMeta, planned_ledger, plan);
     const int64_t shard = planned.store.layout(kBlock0).shard_elements;
-    planned.flags.Mark(kBlock0, Tensor(nullptr, {3, shard}, DType::kF32, kMeta));
-    planned.flags.MarkAll();
+    planned.flags.Mark(planned.ctx.exchange(), kBlock0,
+                       Tensor(nullptr, {3, shard}, DType::kF32, kMeta));
     EXPECT_EQ(plan.bytes_sent(), world.communicator().bytes_sent() - before);
-    EXPECT_EQ(plan.bytes_sent(), 3 * 2) << "a byte for each tensor, to each of two ranks";
+    EXPECT_EQ(plan.bytes_sent(), 3 * 4 * 2) << "four bytes for each tensor, to each of two ranks";
     EXPECT_EQ(planned_ledger.bytes(MemoryCategory::kCommunication),
               world.ledger().bytes(MemoryCategory::kCommunication));
-    EXPECT_EQ(planned.flags.total_count(), 0);
   });
 }
 

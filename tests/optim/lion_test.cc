@@ -47,8 +47,8 @@ TEST_P(LionReferenceTest, EveryClassFollowsTheReference) {
     StepInput input;
     input.step = step;
     input.learning_rate = kRate;
-    input.gradient_scale = kScale;
-    worker.StepWithGradients(input, [&](ParamId id, int64_t i) { return Noise(seed, id, i); });
+    worker.StepWithGradients(
+        input, [&](ParamId id, int64_t i) { return Noise(seed, id, i); }, kScale);
     Elements theta = EmptyElements(worker.store);
     Elements momentum = EmptyElements(worker.store);
     worker.CopyWeights(theta);

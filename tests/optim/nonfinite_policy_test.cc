@@ -1,19 +1,13 @@
 // What becomes of gradients that are not finite on their way from a rank to weights and state: all
 // ranks decide alike, and alike for every number of ranks.
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <string>
 #include <tuple>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include <gmock/gmock.h>
 
-#include "optim/grad_clip.h"
-#include "tests/optim/synced_worker.h"
-#include "tests/support/rank_harness.h"
+#include "tests/optim/small_training.h"
 
 namespace panthera {
 namespace {
@@ -22,128 +16,27 @@ using testing::Elements;
 using ::testing::ElementsAre;
 using testing::EmptyElements;
 using ::testing::IsEmpty;
+using testing::kMicroSteps;
+using testing::kParts;
 using testing::Noise;
+using testing::NoPoison;
+using testing::Outcome;
+using testing::Poison;
 using testing::RankWorld;
 using testing::RunRanks;
 using testing::SmallInteger;
+using testing::SmallTraining;
 using testing::SyncedWorker;
 
-constexpr int kMicroSteps = 3;
-constexpr int kParts = 4;  // of a micro-step, dealt to its ranks
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 OptimOptions Options(Algorithm algorithm, Accumulation accumulate, WeightStorage weights,
                      MomentumStorage momentum = MomentumStorage::kFp32) {
-  OptimOptions options;
-  options.algorithm = algorithm;
-  options.accumulate = accumulate;
-  options.weights = weights;
-  options.momentum = momentum;
-  CHECK_OK(options.Finish());
-  return options;
+  return testing::TrainingOptions(algorithm, accumulate, weights, momentum);
 }
 
-// The gradient of one of the parts of a micro-step; `bad` returns something else where it is to be
-// poisoned, and 0 elsewhere.
-using Poison = std::function<float(int step, int64_t micro, int64_t part, ParamId, int64_t)>;
-
-float NoPoison(int, int64_t, int64_t, ParamId, int64_t) { return 0; }
-
-// What all ranks hold in the end, element by element, and what they reported.
-struct Outcome {
-  Elements weights;
-  Elements state1;
-  Elements state2;
-  std::vector<double> norms;
-  std::vector<std::vector<int>> tensors;  // of each step's report, by ParamId::index
-  std::vector<int64_t> masked;
-  std::vector<bool> skipped;
-  std::vector<bool> found;
-};
-
-// A training loop as the trainer's, on `ranks` ranks that share the parts of each micro-step.
-class Training {
- public:
-  Training(const OptimOptions& options, int ranks, Poison poison)
-      : options_(options), ranks_(ranks), poison_(std::move(poison)) {}
-
-  double loss = 1;
-
-  Outcome Run(int steps) {
-    Outcome outcome;
-    {
-      ParameterStore store;
-      testing::AddSmallModel(store);
-      outcome.weights = outcome.state1 = outcome.state2 = EmptyElements(store);
-    }
-    RunRanks(ranks_, [&](RankWorld& world) {
-      SyncedWorker worker(Device{}, world.ledger(), world.communicator(), options_);
-      worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
-      for (int step = 0; step < steps; ++step) {
-        Step(step, worker, world, outcome);
-      }
-      // Ranks write different elements, but of replicated groups the same ones.
-      for (int rank = 0; rank < ranks_; ++rank) {
-        if (rank == world.rank()) {
-          worker.CopyWeights(outcome.weights);
-          worker.CopyState(options_.algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
-                           outcome.state1);
-          worker.CopyState("moment2", outcome.state2);
-        }
-        world.Meet();
-      }
-    });
-    return outcome;
-  }
-
- private:
-  void Step(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const {
-    for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
-      worker.Backward(micro, kMicroSteps, [&](ParamId id, int64_t i) {
-        const int64_t share = kParts / ranks_;
-        float sum = 0;
-        for (int64_t part = world.rank() * share; part < (world.rank() + 1) * share; ++part) {
-          const auto seed = static_cast<uint64_t>(100 * step + 10 * micro + part);
-          sum += SmallInteger(seed, id, i) + poison_(step, micro, part, id, i);
-        }
-        // The mean over ranks, exactly: their number is a power of two.
-        return sum * static_cast<float>(ranks_);
-      });
-    }
-    const NonFiniteReport report = worker.sync.LeaveOutNonFinite(loss);
-    StepInput input;
-    input.step = step;
-    input.learning_rate = 0.01;
-    input.gradients = worker.sync.gradient_shards();
-    input.gradient_scale = ClipScale(worker.sync.gradient_norm(), options_.clip_norm);
-    input.left_out = worker.sync.left_out();
-    input.shrinks = worker.sync.shrinks();
-    worker.optimizer->Step(worker.ctx, input);
-    // Every rank has the same report.
-    std::vector<int> tensors;
-    for (const ParamId id : report.tensors) {
-      tensors.push_back(id.index);
-    }
-    const std::string text =
-        absl::StrCat(report.found, ",", report.skipped, ",", report.masked_gradients, ",",
-                     absl::StrJoin(tensors, ","));
-    EXPECT_THAT(world.host().AllGather(text), ::testing::Each(text)) << "step " << step;
-    if (world.rank() == 0) {
-      outcome.norms.push_back(worker.sync.gradient_norm());
-      outcome.tensors.push_back(tensors);
-      outcome.masked.push_back(report.masked_gradients);
-      outcome.skipped.push_back(report.skipped);
-      outcome.found.push_back(report.found);
-    }
-  }
-
-  OptimOptions options_;
-  int ranks_;
-  Poison poison_;
-};
-
 Outcome Train(const OptimOptions& options, int ranks, const Poison& poison, int steps) {
-  return Training(options, ranks, poison).Run(steps);
+  return SmallTraining(options, ranks, poison).Run(steps);
 }
 
 void ExpectSameNumbers(const Outcome& actual, const Outcome& expected) {
@@ -324,7 +217,7 @@ TEST_P(SkipPolicyTest, TheStepAfterASkippedOneIsThatOfItsNumber) {
 TEST(SkipPolicyLossTest, ALossThatIsNotFiniteSkipsTheStepAlone) {
   const OptimOptions options =
       Options(Algorithm::kAdamW, Accumulation::kGradient, WeightStorage::kFp32);
-  Training training(options, 2, NoPoison);
+  SmallTraining training(options, 2, NoPoison);
   training.loss = NAN;
   const Outcome outcome = training.Run(1);
   EXPECT_THAT(outcome.skipped, ElementsAre(true));
@@ -336,7 +229,7 @@ TEST(SkipPolicyLossTest, UnderTigerALossThatIsNotFiniteIsReportedAndLeavesNothin
   const OptimOptions options =
       Options(Algorithm::kTiger, Accumulation::kMomentum, WeightStorage::kFp32);
   const Outcome good = Train(options, 2, NoPoison, 1);
-  Training training(options, 2, NoPoison);
+  SmallTraining training(options, 2, NoPoison);
   training.loss = kInfinity;
   const Outcome outcome = training.Run(1);
   EXPECT_THAT(outcome.found, ElementsAre(true));

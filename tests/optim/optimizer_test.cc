@@ -149,7 +149,7 @@ TEST_P(OptimizerTest, MetaEntersTheBytesAndSendsTheTrafficOfARealStep) {
         const int64_t shard = planned.store.layout(GroupId{g}).shard_elements;
         gradients.push_back(Tensor(nullptr, {shard}, DType::kF32, kMeta));
         if (options.accumulate == Accumulation::kMomentum) {
-          planned.optimizer->FoldGradient(planned.ctx, GroupId{g},
+          planned.optimizer->FoldGradient(planned.ctx, planned.ctx.compute(), GroupId{g},
                                           Tensor(nullptr, {3, shard}, DType::kF32, kMeta), {});
         }
       }

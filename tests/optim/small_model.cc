@@ -1,11 +1,14 @@
 #include "tests/optim/small_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 
 #include "runtime/base/check.h"
 #include "runtime/base/philox.h"
+#include "runtime/math/host_mirror.h"
+#include "tests/support/host_shard.h"
 
 namespace panthera::testing {
 
@@ -62,84 +65,107 @@ Worker::Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
 
 void Worker::SetWeights(ElementFunction value) {
   for (int g = 0; g < store.num_groups(); ++g) {
+    HostShard host(store.shard(GroupId{g}));
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
       for (int64_t i = 0; i < segment.elements; ++i) {
         const float element = value(segment.param, segment.param_begin + i);
-        WriteWeightsToNearest(store.shard(GroupId{g}), segment.shard_begin + i, 1, &element);
+        WriteWeightsToNearest(host.shard(), segment.shard_begin + i, 1, &element);
       }
     }
+    host.Store(ctx.compute());
   }
 }
 
-Tensor Worker::ShardOf(GroupId group, ElementFunction value, float padding,
-                       std::vector<float>& memory) {
-  const int64_t size = store.layout(group).shard_elements;
-  memory.assign(static_cast<size_t>(size), padding);
+std::vector<float> Worker::ShardOf(GroupId group, ElementFunction value, float padding) const {
+  std::vector<float> shard(static_cast<size_t>(store.layout(group).shard_elements), padding);
   for (const ShardSegment& segment : store.segments(group)) {
     for (int64_t i = 0; i < segment.elements; ++i) {
-      memory[static_cast<size_t>(segment.shard_begin + i)] =
+      shard[static_cast<size_t>(segment.shard_begin + i)] =
           value(segment.param, segment.param_begin + i);
     }
   }
-  return {memory.data(), {size}, DType::kF32, Device{}};
+  return shard;
+}
+
+Tensor Worker::OnDevice(const std::vector<float>& values, const Shape& shape) {
+  device_memory_.emplace_back(ctx.device(), ctx.ledger(), MemoryCategory::kData, "test",
+                              shape.elements() * SizeOf(DType::kF32));
+  const Tensor tensor = device_memory_.back().View(shape, DType::kF32);
+  Write(values, tensor);
+  return tensor;
+}
+
+void Worker::Write(const std::vector<float>& values, const Tensor& to) {
+  written_.push_back(values);
+  Copy(ctx.compute(), Tensor(written_.back().data(), to.shape(), DType::kF32, Device{}), to);
+}
+
+Tensor Worker::Contributions(GroupId group, int64_t ranks,
+                             absl::FunctionRef<float(ParamId, int64_t, int64_t)> value) {
+  std::vector<float> all;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    const std::vector<float> row = ShardOf(
+        group, [&](ParamId id, int64_t element) { return value(id, element, rank); }, NAN);
+    all.insert(all.end(), row.begin(), row.end());
+  }
+  return OnDevice(all, {ranks, store.layout(group).shard_elements});
 }
 
 void Worker::Fold(MicroStepPlace place, double weight, int64_t ranks,
                   absl::FunctionRef<float(ParamId, int64_t, int64_t)> value,
                   const Tensor& left_out) {
   for (int g = 0; g < store.num_groups(); ++g) {
-    std::vector<float> all;
-    for (int64_t rank = 0; rank < ranks; ++rank) {
-      std::vector<float> row;
-      ShardOf(
-          GroupId{g}, [&](ParamId id, int64_t element) { return value(id, element, rank); }, NAN,
-          row);
-      all.insert(all.end(), row.begin(), row.end());
-    }
     FoldInput fold;
     fold.place = place;
     fold.weight = weight;
     fold.left_out = left_out;
-    optimizer->FoldGradient(
-        ctx, GroupId{g},
-        Tensor(all.data(), {ranks, store.layout(GroupId{g}).shard_elements}, DType::kF32, Device{}),
-        fold);
+    optimizer->FoldGradient(ctx, ctx.compute(), GroupId{g}, Contributions(GroupId{g}, ranks, value),
+                            fold);
   }
 }
 
-void Worker::StepWithGradients(StepInput input, ElementFunction value) {
-  std::vector<std::vector<float>> memory(static_cast<size_t>(store.num_groups()));
+void Worker::StepWithGradients(StepInput input, ElementFunction value, float scale) {
   std::vector<Tensor> shards;
   for (int g = 0; g < store.num_groups(); ++g) {
-    shards.push_back(ShardOf(GroupId{g}, value, NAN, memory[static_cast<size_t>(g)]));
+    shards.push_back(
+        OnDevice(ShardOf(GroupId{g}, value, NAN), {store.layout(GroupId{g}).shard_elements}));
   }
   input.gradients = shards;
+  if (scale != 1) {
+    input.gradient_scale = OnDevice({scale}, {1});
+  }
   optimizer->Step(ctx, input);
 }
 
 void Worker::CopyWeights(Elements& out) {
   for (int g = 0; g < store.num_groups(); ++g) {
-    const WeightShard shard = store.shard(GroupId{g});
+    HostShard host(store.shard(GroupId{g}));
+    host.Fetch(ctx.compute());
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
-      ReadWeights(shard, segment.shard_begin, segment.elements,
+      ReadWeights(host.shard(), segment.shard_begin, segment.elements,
                   out[static_cast<size_t>(segment.param.index)].data() + segment.param_begin);
     }
   }
 }
 
 void Worker::CopyState(const char* name, Elements& out) {
+  // Folds may be under way beside the computation.
+  ctx.exchange().Synchronize();
   optimizer->ForEachState([&](const char* state, GroupId group, Tensor shard) {
     if (std::strcmp(state, name) != 0) {
       return;
     }
+    std::vector<float> values(static_cast<size_t>(shard.elements()));
+    if (shard.dtype() == DType::kBF16) {
+      const std::vector<BF16> stored = ReadToHost<BF16>(ctx, shard);
+      std::transform(stored.begin(), stored.end(), values.begin(),
+                     [](BF16 value) { return static_cast<float>(value); });
+    } else {
+      values = ReadToHost<float>(ctx, shard);
+    }
     for (const ShardSegment& segment : store.segments(group)) {
-      for (int64_t i = 0; i < segment.elements; ++i) {
-        const int64_t from = segment.shard_begin + i;
-        out[static_cast<size_t>(segment.param.index)]
-           [static_cast<size_t>(segment.param_begin + i)] =
-               shard.dtype() == DType::kBF16 ? static_cast<float>(shard.data<BF16>()[from])
-                                             : shard.data<float>()[from];
-      }
+      std::copy_n(values.begin() + segment.shard_begin, segment.elements,
+                  out[static_cast<size_t>(segment.param.index)].begin() + segment.param_begin);
     }
   });
 }

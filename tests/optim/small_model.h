@@ -3,6 +3,7 @@
 #define PANTHERA_TESTS_OPTIM_SMALL_MODEL_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -35,21 +36,28 @@ float SmallInteger(uint64_t seed, ParamId id, int64_t element);
 
 Elements EmptyElements(const ParameterStore& store);
 
-// One rank's parameters and optimizer.
+// One rank's parameters and optimizer, on any device.
 struct Worker {
   Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
          const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add = AddSmallModel);
 
   // Sets this rank's shards; rounded to nearest.
   void SetWeights(ElementFunction value);
-  // A tensor like the shard of a group: fp32 [shard_elements] with `value` in the places of
-  // elements and `padding` elsewhere. `memory` keeps it alive.
-  Tensor ShardOf(GroupId group, ElementFunction value, float padding, std::vector<float>& memory);
-  // Folds one micro-step of `ranks` equal parts: contributions[r] = value(param, element, r).
+  // What the shard of a group would hold: `value` in the places of elements, `padding` elsewhere.
+  std::vector<float> ShardOf(GroupId group, ElementFunction value, float padding) const;
+  // A tensor on the device, alive as long as the worker. It is written by ctx.compute(), which
+  // nobody waits for.
+  Tensor OnDevice(const std::vector<float>& values, const Shape& shape);
+  // The mean over ranks is not taken: contributions[r] = value(param, element, r), padding NaN.
+  Tensor Contributions(GroupId group, int64_t ranks,
+                       absl::FunctionRef<float(ParamId, int64_t, int64_t)> value);
+  // Enqueues on ctx.compute() to copy values to a tensor of the device.
+  void Write(const std::vector<float>& values, const Tensor& to);
+  // Folds one micro-step of `ranks` equal parts.
   void Fold(MicroStepPlace place, double weight, int64_t ranks,
             absl::FunctionRef<float(ParamId, int64_t, int64_t)> value, const Tensor& left_out = {});
-  // A step with gradients for all groups.
-  void StepWithGradients(StepInput input, ElementFunction value);
+  // A step with gradients for all groups, multiplied by `scale`.
+  void StepWithGradients(StepInput input, ElementFunction value, float scale = 1);
   // Copies this rank's elements, with all stored precision.
   void CopyWeights(Elements& out);
   void CopyState(const char* name, Elements& out);
@@ -58,6 +66,10 @@ struct Worker {
   Context ctx;
   ParameterStore store;
   std::unique_ptr<Optimizer> optimizer;
+
+ private:
+  std::deque<Buffer> device_memory_;
+  std::deque<std::vector<float>> written_;  // alive until the device has copied them
 };
 
 // Finished options of an algorithm with the accumulation that suits it.

@@ -1,21 +1,35 @@
 #include "tests/optim/synced_worker.h"
 
+#include <algorithm>
+#include <vector>
+
 #include <gtest/gtest.h>
+
+#include "runtime/math/host_mirror.h"
 
 namespace panthera::testing {
 
 SyncedWorker::SyncedWorker(Device device, MemoryLedger& ledger, Communicator& communicator,
                            const OptimOptions& options)
     : Worker(device, ledger, communicator, options),
-      sync(options, ctx, store, communicator, *optimizer) {}
+      sync(options, ctx, store, communicator, *optimizer),
+      loss_(device, ledger, MemoryCategory::kData, "loss", SizeOf(DType::kF64)) {}
 
 void SyncedWorker::Contribute(ParamId id, ElementFunction value) {
   const GradientTarget target = sync.Target(id);
   EXPECT_EQ(target.gradient.shape(), store.spec(id).shape);
-  for (int64_t i = 0; i < target.gradient.elements() && !ctx.device().is_meta(); ++i) {
-    float& element = target.gradient.data<float>()[i];
-    element = value(id, i) + (target.accumulate == Accumulate::kAdd ? element : 0.0F);
+  if (ctx.device().is_meta()) {
+    return;
   }
+  const bool adds = target.accumulate == Accumulate::kAdd;
+  std::vector<float> values(static_cast<size_t>(target.gradient.elements()));
+  if (adds) {
+    values = ReadToHost<float>(ctx, target.gradient);
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = value(id, static_cast<int64_t>(i)) + (adds ? values[i] : 0.0F);
+  }
+  Write(values, target.gradient);
 }
 
 void SyncedWorker::Contribute(GroupId group, ElementFunction value) {
@@ -38,14 +52,25 @@ void SyncedWorker::Backward(int64_t micro, int64_t micro_steps, ElementFunction 
   sync.FinishMicroStep();
 }
 
+void SyncedWorker::Judge(double loss) {
+  const Tensor share = loss_.View({1}, DType::kF64);
+  double own = loss / comm.size();
+  Copy(ctx.compute(), Tensor(&own, {1}, DType::kF64, Device{}), share);
+  ctx.compute().Synchronize();
+  sync.Judge(share, /*targets=*/1);
+}
+
+double SyncedWorker::GradientNorm() {
+  Judge(1);
+  return sync.Report().gradient_norm;
+}
+
 void SyncedWorker::CopyGradients(Elements& out) {
   for (int g = 0; g < store.num_groups(); ++g) {
-    const float* shard = sync.gradient_shard(GroupId{g}).data<float>();
+    const std::vector<float> shard = ReadToHost<float>(ctx, sync.gradient_shard(GroupId{g}));
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
-      for (int64_t i = 0; i < segment.elements; ++i) {
-        out[static_cast<size_t>(segment.param.index)]
-           [static_cast<size_t>(segment.param_begin + i)] = shard[segment.shard_begin + i];
-      }
+      std::copy_n(shard.begin() + segment.shard_begin, segment.elements,
+                  out[static_cast<size_t>(segment.param.index)].begin() + segment.param_begin);
     }
   }
 }

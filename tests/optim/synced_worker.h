@@ -18,10 +18,17 @@ struct SyncedWorker : Worker {
   // What a model with a tied table does: the head's part of the table's gradient comes first, the
   // lookup's last.
   void Backward(int64_t micro, int64_t micro_steps, ElementFunction value);
+  // Judges the step with this loss, of every rank together.
+  void Judge(double loss);
+  // Judges the step with a loss of 1 and tells the gradient norm.
+  double GradientNorm();
   // This rank's part of the mean gradient.
   void CopyGradients(Elements& out);
 
   GradSync sync;
+
+ private:
+  Buffer loss_;
 };
 
 }  // namespace panthera::testing

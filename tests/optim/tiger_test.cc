@@ -198,16 +198,16 @@ TEST(TigerTest, FoldReportsTheSquaresOfEachBlockOverAllMicroSteps) {
   const GroupLayout& layout = single.worker.store.layout(testing::kBlock0);
   const int64_t blocks = layout.shard_elements / layout.block_elements;
   std::vector<double> squares(static_cast<size_t>(blocks), 1e9);
-  std::vector<float> gradient;
-  single.worker.ShardOf(
-      testing::kBlock0, [](ParamId, int64_t) { return 0.5F; }, NAN, gradient);
   FoldInput fold;
   fold.weight = 0.125;
   fold.squares = Tensor(squares.data(), {blocks}, DType::kF64, Device{});
-  const Tensor contributions(gradient.data(), {1, layout.shard_elements}, DType::kF32, Device{});
+  const Tensor contributions = single.worker.Contributions(
+      testing::kBlock0, 1, [](ParamId, int64_t, int64_t) { return 0.5F; });
   for (const MicroStepPlace place : {MicroStepPlace::kFirst, MicroStepPlace::kLater}) {
     fold.place = place;
-    single.worker.optimizer->FoldGradient(single.worker.ctx, testing::kBlock0, contributions, fold);
+    Context& ctx = single.worker.ctx;
+    single.worker.optimizer->FoldGradient(ctx, ctx.compute(), testing::kBlock0, contributions,
+                                          fold);
   }
   // q0 fills one block, k0 160 elements of the second, up0 2592 elements of the last three.
   const std::vector<double> expected = {512, 80, 512, 512, 272};
@@ -288,8 +288,7 @@ TEST(TigerTest, GradientModeFoldsTheScaledGradientBeforeTheStep) {
   folded.Step(0.01);
   StepInput input;
   input.learning_rate = 0.01;
-  input.gradient_scale = 0.25F;
-  whole.worker.StepWithGradients(input, gradient);
+  whole.worker.StepWithGradients(input, gradient, 0.25F);
   EXPECT_EQ(folded.Momentum(), whole.Momentum());
   EXPECT_EQ(folded.Weights(), whole.Weights());
 }

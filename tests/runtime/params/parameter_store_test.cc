@@ -204,7 +204,7 @@ TEST_P(PublishTest, BringsAllShardsToAllRanks) {
           }
         }
       }
-      store.Publish(world.communicator(), world.stream());
+      store.Publish(world.communicator(), world.stream(), world.stream());
       for (const GroupId group : {groups.table, groups.block}) {
         for (const ParamId id : store.layout(group).params) {
           const Tensor value = store.value(id);
@@ -268,8 +268,8 @@ TEST(ParameterStoreTest, MetaEntersTheBytesOfARealStore) {
         EXPECT_EQ(entries[i].bytes, expected[i].bytes);
       }
       Stream meta(kMeta);
-      real.Publish(world.communicator(), world.stream());
-      planned.Publish(plan, meta);
+      real.Publish(world.communicator(), world.stream(), world.stream());
+      planned.Publish(plan, meta, meta);
       EXPECT_EQ(plan.bytes_sent(), world.communicator().bytes_sent());
     });
   }

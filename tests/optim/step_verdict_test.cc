@@ -1,4 +1,4 @@
-#include "optim/grad_clip.h"
+#include "optim/step_verdict.h"
 
 #include <cmath>
 #include <limits>

@@ -1,0 +1,98 @@
+// The loops of this folder on a GPU, with the bits of those on a CPU; these only enqueue kernels on
+// `stream`. A group's arguments are parts of this rank's shard, in the memory of the GPU. In a
+// build without CUDA they abort.
+#ifndef PANTHERA_OPTIM_CUDA_KERNELS_H_
+#define PANTHERA_OPTIM_CUDA_KERNELS_H_
+
+#include <cstdint>
+#include <span>
+
+#include "absl/functional/function_ref.h"
+
+#include "runtime/device/stream.h"
+#include "runtime/device/tensor.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+struct AdamWFactors;
+struct FoldInput;
+struct LionFactors;
+struct StepInput;
+struct StepVerdict;
+struct VerdictInput;
+
+// Where the sums of one parameter's blocks lie (BlockSums): block b of its group, first_block <= b
+// < first_block + num_blocks, at sums[b / shard_blocks * row + b % shard_blocks].
+struct BlockRun {
+  const double* sums;
+  int64_t first_block;
+  int64_t num_blocks;
+  int64_t shard_blocks;
+  int64_t row;
+  int32_t param;
+};
+
+namespace cuda {
+
+// What the update of a parameter needs to know beside its place.
+struct ParamRule {
+  uint64_t rounding_key = 0;  // RoundingBits::key
+  float decay = 0;
+};
+using RuleOf = absl::FunctionRef<ParamRule(ParamId)>;
+
+// optimizer_fold.cu
+
+// Tiger::FoldGradient of one group.
+//   momentum  [shard_elements] fp32 or bf16
+void FoldGradient(Stream& stream, const ParameterStore& store, GroupId group,
+                  const Tensor& contributions, const Tensor& momentum, double beta,
+                  const FoldInput& input);
+// squares[b] = the sum of squares of block b.
+//   values [shard_elements] fp32;  squares [blocks of the shard] f64
+void SumSquares(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& values,
+                Tensor squares);
+// The same of the stored weights after shrinking by ratio^shrinks[param] (StepInput::shrinks).
+void SumWeightSquares(Stream& stream, const ParameterStore& store, GroupId group,
+                      const Tensor& shrinks, double ratio, Tensor squares);
+// found[i] = 1 where the sum over ranks of the contributions to tensor i of the group, in the
+// group's order, is not finite somewhere in this shard; else it is left alone.
+//   found [tensors of the group] i32
+void MarkNonFinite(Stream& stream, const ParameterStore& store, GroupId group,
+                   const Tensor& contributions, Tensor found);
+
+// optimizer_update.cu
+
+// Tiger::Step of one group: reads the momentum.
+//   param_sums   [params] f64: of matrices, the sum of squares of the shrunk weights
+//   row_squares  [blocks of the shard] f64: the same of each row of an embedding; else unused
+void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& momentum,
+                 const Tensor& param_sums, const Tensor& row_squares, double shrink_ratio,
+                 const StepInput& input, RuleOf rule);
+// Lion::Step and AdamW::Step of one group: they update their states.
+//   gradient [shard_elements] fp32
+void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
+                const Tensor& momentum, const LionFactors& factors, const StepInput& input,
+                RuleOf rule);
+void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
+                 const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
+                 const StepInput& input, RuleOf rule);
+
+// step_verdict.cu
+
+// param_sums[run.param] = the sum of the run's blocks, added in double by index.
+//   param_sums [params] f64; those without a run are left alone
+void SumBlockRuns(Stream& stream, std::span<const BlockRun> runs, Tensor param_sums);
+// For each tensor i of a group, whose parameter is params[i]: flags[param] = whether gathered[r, i]
+// is not 0 for some rank r, and counts[param] += that.
+//   gathered [R, tensors] i32;  flags [params] u8;  counts [params] i32
+void MergeFlags(Stream& stream, std::span<const ParamId> params, const Tensor& gathered,
+                Tensor flags, Tensor counts);
+// JudgeStep of step_verdict.h.
+void JudgeStep(Stream& stream, const VerdictInput& input, Tensor flags, Tensor verdict);
+
+}  // namespace cuda
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_CUDA_KERNELS_H_

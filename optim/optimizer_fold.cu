@@ -1,0 +1,233 @@
+// Kernels that fold gradients and take sums over sum blocks. Sums of squares have the order of
+// SumTerms (runtime/base/simd.h): 16 partial sums, so 16 threads, a lane each, walk a block.
+#include <cstdint>
+
+#include "optim/optimizer.h"
+#include "optim/segment_batch.cuh"
+#include "optim/update_rules.h"
+#include "optim/weight_access.cuh"
+#include "runtime/base/simd.h"
+#include "runtime/device/block_sum.cuh"
+#include "runtime/device/launch.cuh"
+
+namespace panthera::cuda {
+namespace {
+
+constexpr int kLanes = static_cast<int>(kSumLanes);
+constexpr unsigned kThreads = 256;
+constexpr int64_t kBlocksPerGrid = kThreads / kLanes;  // sum blocks of a thread block
+
+// The lane of this thread among the 16 of its sum block, and that block's number in the shard.
+__device__ int64_t LaneOfThread() { return threadIdx.x % kLanes; }
+__device__ int64_t BlockOfThread(const SegmentBatch& batch) {
+  return batch.first_block + static_cast<int64_t>(blockIdx.x) * kBlocksPerGrid +
+         threadIdx.x / kLanes;
+}
+// Threads beyond the last sum block of a grid keep up with their warp in collectives.
+__device__ KernelBlock BlockOrNone(const SegmentBatch& batch, int64_t index) {
+  return index < batch.first_block + batch.num_blocks ? FindBlock(batch, index)
+                                                      : KernelBlock{nullptr, 0, 0, 0};
+}
+
+// The sum over all terms of a block as SumTerms takes it: of use(i, load(i)) for each i in
+// [0, count), called by the lane i % 16. Loads run ahead of uses, so `load` must not read what
+// `use` writes for another i. All threads of the warp must call it.
+template <typename Load, typename Use>
+__device__ double SumOverLanes(int64_t count, const Load& load, const Use& use) {
+  constexpr int kAhead = 8;
+  const int64_t lane = LaneOfThread();
+  // Both halves of a warp must come to each collective.
+  int64_t rounds = CeilDiv(count, kSumBlock);
+  const int64_t other = __shfl_xor_sync(kWholeWarp, static_cast<int>(rounds), kLanes);
+  rounds = rounds > other ? rounds : other;
+  double total = 0;
+  for (int64_t round = 0; round < rounds; ++round) {
+    const int64_t begin = round * kSumBlock;
+    const int64_t end = begin + kSumBlock < count ? begin + kSumBlock : count;
+    float sum = 0;
+    for (int64_t first = begin + lane; first < end; first += kAhead * kLanes) {
+      decltype(load(first)) loaded[kAhead];
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        if (first + u * kLanes < end) {
+          loaded[u] = load(first + u * kLanes);
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        if (first + u * kLanes < end) {
+          sum += use(first + u * kLanes, loaded[u]);
+        }
+      }
+    }
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      sum += __shfl_down_sync(kWholeWarp, sum, static_cast<unsigned>(half), kLanes);
+    }
+    total += static_cast<double>(sum);
+  }
+  return total;
+}
+
+// The sum over ranks of element i of a shard, in rank order.
+template <typename Gradient>
+__device__ float SumOfRanks(const Gradient* contributions, int64_t ranks, int64_t row, int64_t i) {
+  auto sum = static_cast<float>(contributions[i]);
+  for (int64_t rank = 1; rank < ranks; ++rank) {
+    sum += static_cast<float>(contributions[rank * row + i]);
+  }
+  return sum;
+}
+
+struct FoldFactors {
+  float keep;
+  double take;         // before `scale`
+  const float* scale;  // may be null
+};
+
+struct FoldOperands {
+  float gradient;
+  float momentum;
+};
+
+template <typename Gradient, typename State>
+__global__ void FoldKernel(const __grid_constant__ SegmentBatch batch,
+                           const Gradient* contributions, int64_t ranks, int64_t row,
+                           State* momentum, FoldFactors factors, const uint8_t* left_out,
+                           MicroStepPlace place, double* squares) {
+  const int64_t index = BlockOfThread(batch);
+  const KernelBlock block = BlockOrNone(batch, index);
+  const bool folds = block.segment != nullptr && !IsLeftOut(left_out, *block.segment);
+  const double scale = factors.scale != nullptr ? static_cast<double>(*factors.scale) : 1.0;
+  const auto take = static_cast<float>(factors.take * scale);
+  const double sum = SumOverLanes(
+      folds ? block.elements : 0,
+      [&](int64_t i) -> FoldOperands {
+        const int64_t at = block.shard_begin + i;
+        return {SumOfRanks(contributions, ranks, row, at), static_cast<float>(momentum[at])};
+      },
+      [&](int64_t i, const FoldOperands& operands) {
+        momentum[block.shard_begin + i] = static_cast<State>(
+            FlushTiny(Blend(factors.keep, operands.momentum, take, operands.gradient)));
+        return operands.gradient * operands.gradient;
+      });
+  if (squares != nullptr && block.segment != nullptr && LaneOfThread() == 0) {
+    squares[index] = place == MicroStepPlace::kFirst ? sum : squares[index] + sum;
+  }
+}
+
+__global__ void SumSquaresKernel(const __grid_constant__ SegmentBatch batch, const float* values,
+                                 double* squares) {
+  const int64_t index = BlockOfThread(batch);
+  const KernelBlock block = BlockOrNone(batch, index);
+  const double sum = SumOverLanes(
+      block.elements, [&](int64_t i) { return values[block.shard_begin + i]; },
+      [](int64_t, float value) { return value * value; });
+  if (block.segment != nullptr && LaneOfThread() == 0) {
+    squares[index] = sum;
+  }
+}
+
+template <WeightStorage kStorage>
+__global__ void SumWeightSquaresKernel(const __grid_constant__ SegmentBatch batch,
+                                       WeightPointers weights, const int32_t* shrinks, double ratio,
+                                       double* squares) {
+  const int64_t index = BlockOfThread(batch);
+  const KernelBlock block = BlockOrNone(batch, index);
+  float factor = 1;
+  float centre = 0;
+  if (block.segment != nullptr && shrinks != nullptr) {
+    factor = ShrinkFactor(ratio, shrinks[block.segment->param]);
+    centre = block.segment->kind == ParamKind::kGain ? 1.0F : 0.0F;
+  }
+  const double sum = SumOverLanes(
+      block.elements,
+      [&](int64_t i) {
+        float theta[1];
+        ReadWeightPack<kStorage, 1>(weights, block.shard_begin + i, theta);
+        return theta[0];
+      },
+      [&](int64_t, float theta) {
+        const float shrunk = factor != 1 ? ShrinkTowards(centre, factor, theta) : theta;
+        return shrunk * shrunk;
+      });
+  if (block.segment != nullptr && LaneOfThread() == 0) {
+    squares[index] = sum;
+  }
+}
+
+template <typename Gradient>
+__global__ void MarkNonFiniteKernel(const __grid_constant__ SegmentBatch batch,
+                                    const Gradient* contributions, int64_t ranks, int64_t row,
+                                    int32_t* found) {
+  const KernelBlock block = BlockOrNone(batch, BlockOfThread(batch));
+  if (block.segment == nullptr) {
+    return;
+  }
+  int32_t is_bad = 0;
+#pragma unroll 8
+  for (int64_t i = LaneOfThread(); i < block.elements; i += kLanes) {
+    const float sum = SumOfRanks(contributions, ranks, row, block.shard_begin + i);
+    // All exponent bits are set in infinities and NaNs, and in nothing else.
+    is_bad |= (__float_as_uint(sum) & 0x7F800000U) == 0x7F800000U ? 1 : 0;
+  }
+  if (is_bad != 0) {
+    atomicOr(&found[block.segment->place], 1);
+  }
+}
+
+LaunchShape ShapeFor(const SegmentBatch& batch) {
+  return {GridOf(CeilDiv(batch.num_blocks, kBlocksPerGrid)), dim3(kThreads)};
+}
+
+}  // namespace
+
+void FoldGradient(Stream& stream, const ParameterStore& store, GroupId group,
+                  const Tensor& contributions, const Tensor& momentum, double beta,
+                  const FoldInput& input) {
+  const bool first = input.place == MicroStepPlace::kFirst;
+  const FoldFactors factors = {.keep = first ? static_cast<float>(beta) : 1.0F,
+                               .take = (1 - beta) * input.weight,
+                               .scale = DataOrNull<float>(input.scale)};
+  ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
+    DispatchFloat(contributions.dtype(), [&]<typename Gradient>() {
+      DispatchFloat(momentum.dtype(), [&]<typename State>() {
+        Launch(stream, ShapeFor(batch), &FoldKernel<Gradient, State>, batch,
+               contributions.data<Gradient>(), contributions.size(0), contributions.size(1),
+               momentum.data<State>(), factors, DataOrNull<uint8_t>(input.left_out), input.place,
+               DataOrNull<double>(input.squares));
+      });
+    });
+  });
+}
+
+void SumSquares(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& values,
+                Tensor squares) {
+  ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
+    Launch(stream, ShapeFor(batch), &SumSquaresKernel, batch, values.data<float>(),
+           squares.data<double>());
+  });
+}
+
+void SumWeightSquares(Stream& stream, const ParameterStore& store, GroupId group,
+                      const Tensor& shrinks, double ratio, Tensor squares) {
+  const WeightShard shard = store.shard(group);
+  ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
+    DispatchStorage(shard.storage, [&]<WeightStorage kStorage>() {
+      Launch(stream, ShapeFor(batch), &SumWeightSquaresKernel<kStorage>, batch, PointersTo(shard),
+             DataOrNull<int32_t>(shrinks), ratio, squares.data<double>());
+    });
+  });
+}
+
+void MarkNonFinite(Stream& stream, const ParameterStore& store, GroupId group,
+                   const Tensor& contributions, Tensor found) {
+  ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
+    DispatchFloat(contributions.dtype(), [&]<typename Gradient>() {
+      Launch(stream, ShapeFor(batch), &MarkNonFiniteKernel<Gradient>, batch,
+             contributions.data<Gradient>(), contributions.size(0), contributions.size(1),
+             found.data<int32_t>());
+    });
+  });
+}
+
+}  // namespace panthera::cuda

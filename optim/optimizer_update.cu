@@ -1,0 +1,250 @@
+// Kernels that update weights, one thread block for each sum block: every thread takes packs of
+// elements, and a pack's random bits are one draw.
+#include <algorithm>
+#include <cstdint>
+
+#include "optim/optimizer.h"
+#include "optim/segment_batch.cuh"
+#include "optim/update_rules.h"
+#include "optim/weight_access.cuh"
+#include "runtime/device/block_sum.cuh"
+#include "runtime/device/launch.cuh"
+#include "runtime/device/shared_memory.cuh"
+
+namespace panthera::cuda {
+namespace {
+
+constexpr int kPackElements = static_cast<int>(kWordsPerDraw);
+
+template <typename T, int kPack>
+__device__ void LoadFloats(const T* memory, int64_t first, float (&out)[kPack]) {
+  const auto pack = Elements<T, kPack>::Load(memory, first);
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) {
+    out[i] = static_cast<float>(pack.values[i]);
+  }
+}
+
+template <typename T, int kPack>
+__device__ void StoreStates(const float (&in)[kPack], T* memory, int64_t first) {
+  Elements<T, kPack> pack;
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) {
+    pack.values[i] = static_cast<T>(FlushTiny(in[i]));
+  }
+  pack.Store(memory, first);
+}
+
+__device__ float ScaleOrOne(const float* scale) { return scale != nullptr ? *scale : 1.0F; }
+
+// A rule has
+//   bool Begin(segment, block, index, is_left_out)  once in every thread: false if the block keeps
+//                                                   its bits
+//   void Apply<kPack>(first, theta)                 updates the pack that begins at element `first`
+//                                                   of the shard
+
+template <typename State>
+struct TigerRule {
+  const State* momentum;
+  const double* param_sums;
+  const double* row_squares;
+  const int32_t* shrinks;  // may be null
+  double shrink_ratio;
+  double learning_rate;
+  float rate = 0;
+  float decay = 0;
+  float factor = 1;
+  float centre = 0;
+  bool moves = true;
+
+  __device__ bool Begin(const KernelSegment& segment, const KernelBlock& block, int64_t index,
+                        bool is_left_out) {
+    moves = !is_left_out;
+    factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
+    centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
+    decay = segment.decay;
+    // Roots in double are slow: one thread takes them.
+    PANTHERA_SHARED_ARRAY(float, shared_rate, 1);
+    if (threadIdx.x == 0) {
+      const bool by_row = segment.kind == ParamKind::kEmbedding;
+      shared_rate[0] = TigerRate(segment.kind, learning_rate,
+                                 by_row ? row_squares[index] : param_sums[segment.param],
+                                 by_row ? block.elements : segment.param_elements);
+    }
+    __syncthreads();
+    rate = shared_rate[0];
+    return moves || factor != 1;
+  }
+
+  template <int kPack>
+  __device__ void Apply(int64_t first, float (&theta)[kPack]) {
+    float direction[kPack];
+    LoadFloats<State, kPack>(momentum, first, direction);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      if (factor != 1) {
+        theta[i] = ShrinkTowards(centre, factor, theta[i]);
+      }
+      if (moves) {
+        theta[i] = SignStep(rate, decay, direction[i], theta[i]);
+      }
+    }
+  }
+};
+
+template <typename State>
+struct LionRule {
+  const float* gradient;
+  const float* scale;
+  State* momentum;
+  LionFactors factors;
+  float decay = 0;
+
+  __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
+                        bool is_left_out) {
+    decay = segment.decay;
+    return !is_left_out;
+  }
+
+  template <int kPack>
+  __device__ void Apply(int64_t first, float (&theta)[kPack]) {
+    float g[kPack];
+    float m[kPack];
+    LoadFloats<float, kPack>(gradient, first, g);
+    LoadFloats<State, kPack>(momentum, first, m);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      LionStep(factors, decay, ScaleOrOne(scale) * g[i], m[i], theta[i]);
+    }
+    StoreStates<State, kPack>(m, momentum, first);
+  }
+};
+
+template <typename State>
+struct AdamWRule {
+  const float* gradient;
+  const float* scale;
+  State* moment1;
+  float* moment2;
+  AdamWFactors factors;
+  float decay = 0;
+
+  __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
+                        bool is_left_out) {
+    decay = segment.decay;
+    return !is_left_out;
+  }
+
+  template <int kPack>
+  __device__ void Apply(int64_t first, float (&theta)[kPack]) {
+    float g[kPack];
+    float m1[kPack];
+    float m2[kPack];
+    LoadFloats<float, kPack>(gradient, first, g);
+    LoadFloats<State, kPack>(moment1, first, m1);
+    LoadFloats<float, kPack>(moment2, first, m2);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      AdamWStep(factors, decay, ScaleOrOne(scale) * g[i], m1[i], m2[i], theta[i]);
+    }
+    StoreStates<State, kPack>(m1, moment1, first);
+    StoreStates<float, kPack>(m2, moment2, first);
+  }
+};
+
+template <int kPack, WeightStorage kStorage, typename Rule>
+__device__ void UpdatePack(const WeightPointers& weights, Rule& rule, const KernelBlock& block,
+                           int64_t offset, const RoundingBits& bits) {
+  const int64_t first = block.shard_begin + offset;
+  float theta[kPack];
+  ReadWeightPack<kStorage, kPack>(weights, first, theta);
+  rule.template Apply<kPack>(first, theta);
+  WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
+}
+
+template <int kPack, WeightStorage kStorage, typename Rule>
+__global__ void UpdateKernel(const __grid_constant__ SegmentBatch batch, WeightPointers weights,
+                             Rule rule, const uint8_t* left_out, uint64_t rounding_stream) {
+  const int64_t index = batch.first_block + blockIdx.x;
+  const KernelBlock block = FindBlock(batch, index);
+  if (block.segment == nullptr ||
+      !rule.Begin(*block.segment, block, index, IsLeftOut(left_out, *block.segment))) {
+    return;
+  }
+  const RoundingBits bits = {block.segment->rounding_key, rounding_stream};
+  const int64_t step = static_cast<int64_t>(blockDim.x) * kPack;
+  const int64_t whole = block.elements / kPack * kPack;
+  for (int64_t i = static_cast<int64_t>(threadIdx.x) * kPack; i < whole; i += step) {
+    UpdatePack<kPack, kStorage>(weights, rule, block, i, bits);
+  }
+  // What does not fill a pack; what follows it is padding, which is never written.
+  for (int64_t i = whole + threadIdx.x; i < block.elements; i += blockDim.x) {
+    UpdatePack<1, kStorage>(weights, rule, block, i, bits);
+  }
+}
+
+// Runs `rule` over a group's shard.
+template <typename Rule>
+void Update(Stream& stream, const ParameterStore& store, GroupId group, const Rule& rule,
+            const StepInput& input, RuleOf rule_of) {
+  const WeightShard shard = store.shard(group);
+  const uint64_t rounding_stream = static_cast<uint64_t>(input.step) + 1;
+  ForEachSegmentBatch(store, group, rule_of, [&](const SegmentBatch& batch) {
+    DispatchStorage(shard.storage, [&]<WeightStorage kStorage>() {
+      const auto launch = [&](auto pack) {
+        constexpr int kPack = decltype(pack)::value;
+        const int64_t packs = CeilDiv(batch.block_elements, int64_t{kPack});
+        const auto threads = static_cast<unsigned>(
+            std::clamp<int64_t>(RoundUp(packs, kWarpThreads), kWarpThreads, 256));
+        Launch(stream, {GridOf(batch.num_blocks), dim3(threads)},
+               &UpdateKernel<kPack, kStorage, Rule>, batch, PointersTo(shard), rule,
+               DataOrNull<uint8_t>(input.left_out), rounding_stream);
+      };
+      // Blocks, and with them packs and draws, begin at multiples of block_elements.
+      if (batch.block_elements % kPackElements == 0) {
+        launch(std::integral_constant<int, kPackElements>());
+      } else {
+        launch(std::integral_constant<int, 1>());
+      }
+    });
+  });
+}
+
+}  // namespace
+
+void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& momentum,
+                 const Tensor& param_sums, const Tensor& row_squares, double shrink_ratio,
+                 const StepInput& input, RuleOf rule_of) {
+  DispatchFloat(momentum.dtype(), [&]<typename State>() {
+    TigerRule<State> rule = {};
+    rule.momentum = momentum.data<State>();
+    rule.param_sums = param_sums.data<double>();
+    rule.row_squares = DataOrNull<double>(row_squares);
+    rule.shrinks = DataOrNull<int32_t>(input.shrinks);
+    rule.shrink_ratio = shrink_ratio;
+    rule.learning_rate = input.learning_rate;
+    Update(stream, store, group, rule, input, rule_of);
+  });
+}
+
+void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
+                const Tensor& momentum, const LionFactors& factors, const StepInput& input,
+                RuleOf rule_of) {
+  DispatchFloat(momentum.dtype(), [&]<typename State>() {
+    const LionRule<State> rule = {gradient.data<float>(), DataOrNull<float>(input.gradient_scale),
+                                  momentum.data<State>(), factors};
+    Update(stream, store, group, rule, input, rule_of);
+  });
+}
+
+void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
+                 const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
+                 const StepInput& input, RuleOf rule_of) {
+  DispatchFloat(moment1.dtype(), [&]<typename State>() {
+    const AdamWRule<State> rule = {gradient.data<float>(), DataOrNull<float>(input.gradient_scale),
+                                   moment1.data<State>(), moment2.data<float>(), factors};
+    Update(stream, store, group, rule, input, rule_of);
+  });
+}
+
+}  // namespace panthera::cuda

@@ -1,0 +1,127 @@
+// How kernels walk this rank's shard of a group: sum block by sum block, each looking up which
+// parameter it belongs to. The segments travel as a kernel's argument, so no table lies in memory.
+#ifndef PANTHERA_OPTIM_SEGMENT_BATCH_CUH_
+#define PANTHERA_OPTIM_SEGMENT_BATCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "optim/cuda_kernels.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera::cuda {
+
+// A ShardSegment and what kernels need to know of its parameter.
+struct KernelSegment {
+  int64_t shard_begin;
+  int64_t param_begin;
+  int64_t elements;
+  int64_t param_elements;  // of the whole parameter
+  uint64_t rounding_key;
+  float decay;
+  int32_t param;
+  int32_t place;  // of the parameter in its group
+  ParamKind kind;
+};
+
+// As many as fit into the 4 KiB of a kernel's arguments, beside others.
+inline constexpr int kMostSegments = 56;
+
+// Consecutive segments of a shard; kernels run over the sum blocks [first_block, first_block +
+// num_blocks) of the shard, of which some may hold padding alone.
+struct SegmentBatch {
+  int64_t block_elements;
+  int64_t first_block;
+  int64_t num_blocks;
+  int32_t count;
+  KernelSegment segments[kMostSegments];
+};
+
+// What a parameter holds of one sum block; as ShardBlock.
+struct KernelBlock {
+  const KernelSegment* segment;  // null: padding alone
+  int64_t param_begin;
+  int64_t shard_begin;
+  int64_t elements;
+};
+
+// Sum block `index` of the shard.
+__device__ inline KernelBlock FindBlock(const SegmentBatch& batch, int64_t index) {
+  const int64_t first = index * batch.block_elements;
+  // The last segment that begins at or before the block.
+  int low = 0;
+  int high = batch.count;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (batch.segments[middle].shard_begin <= first) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  const KernelSegment& segment = batch.segments[low];
+  const int64_t offset = first - segment.shard_begin;
+  if (offset < 0 || offset >= segment.elements) {
+    return {nullptr, 0, 0, 0};
+  }
+  const int64_t left = segment.elements - offset;
+  return {&segment, segment.param_begin + offset, first,
+          left < batch.block_elements ? left : batch.block_elements};
+}
+
+// Calls launch(batch) for batches that cover all segments of a group's shard.
+template <typename Launcher>
+void ForEachSegmentBatch(const ParameterStore& store, GroupId group, RuleOf rule_of,
+                         const Launcher& launch) {
+  const GroupLayout& layout = store.layout(group);
+  const std::vector<ShardSegment>& segments = store.segments(group);
+  for (size_t begin = 0; begin < segments.size(); begin += kMostSegments) {
+    const size_t count = std::min(segments.size() - begin, size_t{kMostSegments});
+    SegmentBatch batch{};
+    batch.block_elements = layout.block_elements;
+    batch.count = static_cast<int32_t>(count);
+    for (size_t i = 0; i < count; ++i) {
+      const ShardSegment& segment = segments[begin + i];
+      const ParamSpec& spec = store.spec(segment.param);
+      const ParamRule rule = rule_of(segment.param);
+      const auto place = std::find(layout.params.begin(), layout.params.end(), segment.param);
+      batch.segments[i] = {.shard_begin = segment.shard_begin,
+                           .param_begin = segment.param_begin,
+                           .elements = segment.elements,
+                           .param_elements = spec.shape.elements(),
+                           .rounding_key = rule.rounding_key,
+                           .decay = rule.decay,
+                           .param = segment.param.index,
+                           .place = static_cast<int32_t>(place - layout.params.begin()),
+                           .kind = spec.kind};
+    }
+    const KernelSegment& last = batch.segments[count - 1];
+    batch.first_block = batch.segments[0].shard_begin / layout.block_elements;
+    batch.num_blocks =
+        CeilDiv(last.shard_begin + last.elements, layout.block_elements) - batch.first_block;
+    launch(batch);
+  }
+}
+
+// For kernels that need no rules.
+inline ParamRule NoRule(ParamId) { return {}; }
+
+// Whether FoldInput::left_out or StepInput::left_out names the segment's parameter; `left_out` may
+// be null.
+__device__ inline bool IsLeftOut(const uint8_t* left_out, const KernelSegment& segment) {
+  return left_out != nullptr && left_out[segment.param] != 0;
+}
+
+// The bytes of an optional tensor: null if it is empty.
+template <typename T>
+T* DataOrNull(const Tensor& tensor) {
+  return tensor.elements() > 0 ? tensor.data<T>() : nullptr;
+}
+
+}  // namespace panthera::cuda
+
+#endif  // PANTHERA_OPTIM_SEGMENT_BATCH_CUH_

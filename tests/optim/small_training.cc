@@ -1,0 +1,99 @@
+#include "tests/optim/small_training.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include <gmock/gmock.h>
+
+#include "runtime/base/check.h"
+
+namespace panthera::testing {
+
+OptimOptions TrainingOptions(Algorithm algorithm, Accumulation accumulate, WeightStorage weights,
+                             MomentumStorage momentum) {
+  OptimOptions options;
+  options.algorithm = algorithm;
+  options.accumulate = accumulate;
+  options.weights = weights;
+  options.momentum = momentum;
+  CHECK_OK(options.Finish());
+  return options;
+}
+
+float NoPoison(int /*step*/, int64_t /*micro*/, int64_t /*part*/, ParamId /*id*/,
+               int64_t /*element*/) {
+  return 0;
+}
+
+Outcome SmallTraining::Run(int steps) {
+  Outcome outcome;
+  {
+    ParameterStore store;
+    AddSmallModel(store);
+    outcome.weights = outcome.state1 = outcome.state2 = EmptyElements(store);
+  }
+  RunRanks(ranks_, [&](RankWorld& world) {
+    SyncedWorker worker(device_, world.ledger(), world.communicator(), options_);
+    worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
+    for (int step = 0; step < steps; ++step) {
+      Step(step, worker, world, outcome);
+    }
+    // Ranks write different elements, but of replicated groups the same ones.
+    for (int rank = 0; rank < ranks_; ++rank) {
+      if (rank == world.rank()) {
+        worker.CopyWeights(outcome.weights);
+        worker.CopyState(options_.algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
+                         outcome.state1);
+        worker.CopyState("moment2", outcome.state2);
+      }
+      world.Meet();
+    }
+  });
+  return outcome;
+}
+
+void SmallTraining::Step(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const {
+  for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
+    worker.Backward(micro, kMicroSteps, [&](ParamId id, int64_t i) {
+      const int64_t share = kParts / ranks_;
+      float sum = 0;
+      for (int64_t part = world.rank() * share; part < (world.rank() + 1) * share; ++part) {
+        const auto seed = static_cast<uint64_t>(100 * step + 10 * micro + part);
+        sum += SmallInteger(seed, id, i) + poison_(step, micro, part, id, i);
+      }
+      // The mean over ranks, exactly: their number is a power of two.
+      return sum * static_cast<float>(ranks_);
+    });
+  }
+  worker.Judge(loss);
+  StepInput input;
+  input.step = step;
+  input.learning_rate = 0.01;
+  input.gradients = worker.sync.gradient_shards();
+  input.gradient_scale = worker.sync.gradient_scale();
+  input.left_out = worker.sync.left_out();
+  input.shrinks = worker.sync.shrinks();
+  worker.optimizer->Step(worker.ctx, input);
+  const StepReport report = worker.sync.Report();
+  const NonFiniteReport& nonfinite = report.nonfinite;
+  // Every rank has the same report.
+  std::vector<int> tensors;
+  for (const ParamId id : nonfinite.tensors) {
+    tensors.push_back(id.index);
+  }
+  const std::string text =
+      absl::StrCat(nonfinite.found, ",", nonfinite.skipped, ",", nonfinite.masked_gradients, ",",
+                   absl::StrJoin(tensors, ","));
+  EXPECT_THAT(world.host().AllGather(text), ::testing::Each(text)) << "step " << step;
+  if (world.rank() == 0) {
+    outcome.norms.push_back(report.gradient_norm);
+    outcome.losses.push_back(report.loss_nats);
+    outcome.tensors.push_back(tensors);
+    outcome.masked.push_back(nonfinite.masked_gradients);
+    outcome.skipped.push_back(nonfinite.skipped);
+    outcome.found.push_back(nonfinite.found);
+  }
+}
+
+}  // namespace panthera::testing

@@ -1,0 +1,62 @@
+// A training loop as the trainer's, over the small model, on ranks that are threads.
+#ifndef PANTHERA_TESTS_OPTIM_SMALL_TRAINING_H_
+#define PANTHERA_TESTS_OPTIM_SMALL_TRAINING_H_
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "tests/optim/synced_worker.h"
+#include "tests/support/rank_harness.h"
+
+namespace panthera::testing {
+
+inline constexpr int kMicroSteps = 3;
+inline constexpr int kParts = 4;  // of a micro-step, dealt to its ranks
+
+// Finished options.
+OptimOptions TrainingOptions(Algorithm algorithm, Accumulation accumulate, WeightStorage weights,
+                             MomentumStorage momentum = MomentumStorage::kFp32);
+
+// What is added to the gradient of one of the parts of a micro-step: something that is not finite
+// where it is to be poisoned, and 0 elsewhere.
+using Poison = std::function<float(int step, int64_t micro, int64_t part, ParamId, int64_t)>;
+
+float NoPoison(int step, int64_t micro, int64_t part, ParamId id, int64_t element);
+
+// What all ranks hold in the end, element by element, and what they reported.
+struct Outcome {
+  Elements weights;
+  Elements state1;
+  Elements state2;
+  std::vector<double> norms;
+  std::vector<double> losses;
+  std::vector<std::vector<int>> tensors;  // of each step's report, by ParamId::index
+  std::vector<int64_t> masked;
+  std::vector<bool> skipped;
+  std::vector<bool> found;
+};
+
+// On `ranks` ranks that share the parts of each micro-step, with small-integer gradients, whose
+// sums are exact in any order. Reports are checked to be the same on every rank.
+class SmallTraining {
+ public:
+  SmallTraining(const OptimOptions& options, int ranks, Poison poison, Device device = {})
+      : options_(options), ranks_(ranks), poison_(std::move(poison)), device_(device) {}
+
+  double loss = 1;
+
+  Outcome Run(int steps);
+
+ private:
+  void Step(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const;
+
+  OptimOptions options_;
+  int ranks_;
+  Poison poison_;
+  Device device_;
+};
+
+}  // namespace panthera::testing
+
+#endif  // PANTHERA_TESTS_OPTIM_SMALL_TRAINING_H_
