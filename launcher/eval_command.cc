@@ -107,7 +107,8 @@ int RunEval(const EvalArguments& arguments) {
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  absl::StatusOr<World> world = ConnectWorld(runtime, ParallelOptions(), ConnectHosts(runtime));
+  absl::StatusOr<World> world =
+      ConnectWorld(runtime, ParallelOptions(), {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime));
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
     return kExitDone;

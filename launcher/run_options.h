@@ -85,11 +85,28 @@ struct EnumNames<DeviceChoice> {
   static constexpr const char* kNames[] = {"auto", "cpu", "cuda"};
 };
 
+// How data travels between workers of a host that has fewer GPUs than workers.
+enum class DeviceSharing : uint8_t {
+  kRefuse,  // not at all: every worker needs a GPU of its own
+  kMpi,     // through host memory and MPI, also where there are enough GPUs
+  kNccl,    // through NCCL, which does not support it; see comm/nccl_environment.h
+};
+template <>
+struct EnumNames<DeviceSharing> {
+  static constexpr const char* kNames[] = {"refuse", "mpi", "nccl"};
+};
+
 struct DeviceOptions {
   DeviceChoice kind = DeviceChoice::kAuto;
+  DeviceSharing sharing = DeviceSharing::kRefuse;
 
   void VisitFields(FieldVisitor& visit) {
     visit.Enum({"kind", "what a worker computes on; auto: a GPU if there is one"}, kind);
+    visit.Enum({"sharing",
+                "workers of a host that outnumber its GPUs; refuse: do not start; mpi: share GPUs "
+                "and exchange data through host memory; nccl: share GPUs through NCCL "
+                "(experimental)"},
+               sharing);
   }
 };
 

@@ -89,12 +89,16 @@ int Train(const TrainArguments& arguments) {
     return Refuse(runtime, options.status());
   }
   watchdog.Join(*host, std::chrono::seconds(options->train.stall_seconds));
-  absl::StatusOr<World> world = ConnectWorld(runtime, options->parallel, std::move(host));
+  absl::StatusOr<World> world =
+      ConnectWorld(runtime, options->parallel, {.kind = DeviceChoice::kCpu}, std::move(host));
   if (!world.ok()) {
     return Refuse(runtime, world.status());
   }
   world->progress = &progress;
   world->data_parallel = WatchCalls(std::move(world->data_parallel), progress);
+  if (world->data_parallel_on_host != nullptr) {
+    world->data_parallel_on_host = WatchCalls(std::move(world->data_parallel_on_host), progress);
+  }
   const StartMode start = arguments.fresh ? StartMode::kFresh : StartMode::kResume;
   absl::StatusOr<std::unique_ptr<TrainingRun>> run = TrainingRun::Open(*options, start, *world);
   if (!run.ok()) {

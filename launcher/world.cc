@@ -11,10 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "launcher/device_choice.h"
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/mpi_communicator.h"
 #include "runtime/comm/mpi_host_group.h"
+#include "runtime/comm/nccl_communicator.h"
+#include "runtime/comm/nccl_environment.h"
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
 
@@ -48,6 +51,26 @@ std::vector<int32_t> AllowedCores() {
   return allowed;
 }
 
+// Gives the world a communicator for its GPU, and one for host memory beside it.
+absl::Status ConnectNccl(const MpiRuntime& runtime, const DeviceAssignment& assignment,
+                         World& world) {
+  const absl::StatusOr<int> version = NcclVersion();
+  RETURN_IF_ERROR(Agree(*world.host, version.status()));
+  if (assignment.most_sharers > 1) {
+    const JobSpan span =
+        runtime.local_size() == runtime.size() ? JobSpan::kOneHost : JobSpan::kManyHosts;
+    SetMissing(NcclSharedGpuEnvironment(*version, runtime.rank(), span));
+  }
+  const int color = world.mesh.tensor_rank;
+  const std::unique_ptr<HostGroup> members = CreateMpiHostGroup(runtime, color);
+  absl::StatusOr<std::unique_ptr<Communicator>> nccl =
+      CreateNcclCommunicator(*members, world.device);
+  RETURN_IF_ERROR(Agree(*world.host, nccl.status()));
+  world.data_parallel = *std::move(nccl);
+  world.data_parallel_on_host = CreateMpiCommunicator(runtime, color);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::unique_ptr<HostGroup> ConnectHosts(const MpiRuntime& runtime) {
@@ -58,17 +81,22 @@ std::unique_ptr<HostGroup> ConnectHosts(const MpiRuntime& runtime) {
 }
 
 absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOptions& options,
-                                   std::unique_ptr<HostGroup> host) {
+                                   const DeviceOptions& device, std::unique_ptr<HostGroup> host) {
   World world;
   ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, runtime.rank(), runtime.size()));
   RETURN_IF_ERROR(CheckTensorAxis(world.mesh));
   world.ranks_on_host = runtime.local_size();
   world.host = std::move(host);
+  ASSIGN_OR_RETURN(const DeviceAssignment assignment,
+                   AssignDevices(device, GatherVisibleGpus(*world.host, device)));
+  world.device = assignment.devices[static_cast<size_t>(runtime.rank())];
   if (runtime.size() == 1) {
     world.data_parallel = std::make_unique<SelfCommunicator>();
-    return world;
+  } else if (world.device.is_cuda() && device.sharing != DeviceSharing::kMpi) {
+    RETURN_IF_ERROR(ConnectNccl(runtime, assignment, world));
+  } else {
+    world.data_parallel = CreateMpiCommunicator(runtime, world.mesh.tensor_rank);
   }
-  world.data_parallel = CreateMpiCommunicator(runtime, world.mesh.tensor_rank);
   return world;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "launcher/progress.h"
+#include "launcher/run_options.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/host_group.h"
 #include "runtime/comm/mesh.h"
@@ -18,16 +19,24 @@ namespace panthera {
 
 // A worker's place in its job: its mesh coordinates, its device and its ways to the other workers.
 // Built once at start and passed down; whatever is distributed takes its communicator from here.
+// Communicators of GPUs must be destroyed after the streams on which their calls stand are done.
 struct World {
   Mesh mesh;
   Device device;
   int ranks_on_host = 1;
   std::unique_ptr<HostGroup> host;
+  // For tensors of `device`.
   std::unique_ptr<Communicator> data_parallel;
+  // The same ranks for host memory, where `data_parallel` does not take it; else null.
+  std::unique_ptr<Communicator> data_parallel_on_host;
   // Where the worker tells what it is doing; null: nobody wants to know.
   Progress* progress = nullptr;
 
-  Communicator& host_data_parallel() const { return *data_parallel; }
+  // For the few numbers that the hosts exchange between steps: takes tensors of kCpu on a stream of
+  // kCpu. The same as `data_parallel` except with NCCL.
+  Communicator& host_data_parallel() const {
+    return data_parallel_on_host != nullptr ? *data_parallel_on_host : *data_parallel;
+  }
 
   void Enter(Phase phase, int64_t step = 0) const {
     if (progress != nullptr) {
@@ -46,9 +55,10 @@ struct World {
 std::unique_ptr<HostGroup> ConnectHosts(const MpiRuntime& runtime);
 
 // The world of the same processes, which must have the same options. Takes `host` from
-// ConnectHosts. Blocks on all ranks.
+// ConnectHosts. Finds every worker its device (AssignDevices), and on GPUs connects NCCL, or MPI
+// with device.sharing = "mpi". Blocks on all ranks; the error is the same on all.
 absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOptions& options,
-                                   std::unique_ptr<HostGroup> host);
+                                   const DeviceOptions& device, std::unique_ptr<HostGroup> host);
 
 // The world of rank 0 of a job of `ranks` that is only planned: nothing is sent.
 absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks);

@@ -5,7 +5,9 @@
 #include <cstring>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 #include "runtime/device/cuda_check.h"
 #include "runtime/device/memory_ledger.h"
@@ -25,6 +27,17 @@ absl::StatusOr<int> CountCudaDevices() {
         "no GPU is visible; see CUDA_VISIBLE_DEVICES, or use device.kind = \"cpu\"");
   }
   return count;
+}
+
+std::vector<std::string> CudaDeviceIds(int count) {
+  std::vector<std::string> ids;
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    cudaDeviceProp properties;
+    CHECK_CUDA(cudaGetDeviceProperties(&properties, ordinal));
+    const absl::string_view uuid(properties.uuid.bytes, sizeof(properties.uuid.bytes));
+    ids.push_back(absl::BytesToHexString(uuid));
+  }
+  return ids;
 }
 
 namespace cuda {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -15,6 +16,9 @@ namespace panthera {
 
 // The GPUs that this process can use, at least one; else why there is none and what to do.
 absl::StatusOr<int> CountCudaDevices();
+// By ordinal, the ids of the first `count`: in every process the same for the same GPU, and
+// different for all others.
+std::vector<std::string> CudaDeviceIds(int count);
 
 namespace cuda {
 

@@ -14,7 +14,6 @@ absl::StatusOr<int> CountCudaDevices() {
       "(preset \"cuda\"), or use device.kind = \"cpu\"");
 }
 
-namespace cuda {
 namespace {
 
 [[noreturn]] void Absent() {
@@ -23,6 +22,10 @@ namespace {
 }
 
 }  // namespace
+
+std::vector<std::string> CudaDeviceIds(int) { Absent(); }
+
+namespace cuda {
 
 std::byte* AllocateDevice(Device, int64_t, const std::string&) { Absent(); }
 void FreeDevice(Device, std::byte*) { Absent(); }

@@ -240,7 +240,8 @@ absl::Status Run(const Arguments& arguments) {
   const std::string stem = directory.File("tokens");
   ASSIGN_OR_RETURN(const RunOptions options, Options(arguments, runtime.size(), stem));
   RETURN_IF_ERROR(WriteRandomTokens(stem, options.model));
-  ASSIGN_OR_RETURN(World world, ConnectWorld(runtime, options.parallel, ConnectHosts(runtime)));
+  ASSIGN_OR_RETURN(World world, ConnectWorld(runtime, options.parallel,
+                                             {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime)));
   ASSIGN_OR_RETURN(const Results results, Measure(options, world));
   if (runtime.rank() == 0) {
     Print(arguments, world, results);

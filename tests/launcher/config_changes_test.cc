@@ -81,16 +81,17 @@ TEST(ResumeTest, KeysThatMayChange) {
   for (const ConfigChange& change : changes.refused) {
     refused.push_back(change.key);
   }
-  EXPECT_THAT(allowed,
-              ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
-                          "optim.weight_decay", "optim.clip_norm", "optim.nonfinite",
-                          "optim.skip_budget", "optim.shrink_ratio", "schedule.kind",
-                          "schedule.warmup_steps", "schedule.decay_steps", "schedule.final_factor",
-                          "schedule.points[0].step", "schedule.points[0].factor",
-                          "data.validation[0].path", "data.validation[0].weight", "parallel.data",
-                          "parallel.tensor", "train.steps", "train.micro_batch", "train.run_dir",
-                          "train.stall_seconds", "eval.every", "eval.sequences", "checkpoint.every",
-                          "checkpoint.keep", "checkpoint.keep_every", "log.every", "device.kind"));
+  EXPECT_THAT(
+      allowed,
+      ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
+                  "optim.weight_decay", "optim.clip_norm", "optim.nonfinite", "optim.skip_budget",
+                  "optim.shrink_ratio", "schedule.kind", "schedule.warmup_steps",
+                  "schedule.decay_steps", "schedule.final_factor", "schedule.points[0].step",
+                  "schedule.points[0].factor", "data.validation[0].path",
+                  "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",
+                  "train.micro_batch", "train.run_dir", "train.stall_seconds", "eval.every",
+                  "eval.sequences", "checkpoint.every", "checkpoint.keep", "checkpoint.keep_every",
+                  "log.every", "device.kind", "device.sharing"));
   EXPECT_THAT(
       refused,
       ElementsAre("model.vocab_size", "model.width", "model.layers", "model.heads",

@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "run.toml:17: unknown key `optim.warmup_steps`; did you mean "
                   "`schedule.warmup_steps`?"},
         BadConfig{"KeyUnlikeAnyOther", "[device]\nzzzzzz = 1\n",
-                  "run.toml:17: unknown key `device.zzzzzz`; known keys are kind"},
+                  "run.toml:17: unknown key `device.zzzzzz`; known keys are kind, sharing"},
         BadConfig{"KeyOfAListEntry", "wieght = 1\n",
                   "run.toml:16: unknown key `data.train[0].wieght`; did you mean `weight`?"},
         BadConfig{"MisspeltSection", "[checkpoints]\nevery = 1\n",

@@ -67,6 +67,11 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*d
   return cudaErrorInvalidValue;
 }
 
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {};
+  return cudaSetDevice(device);
+}
+
 cudaError_t cudaDeviceSynchronize() {
   ++State().counts().host_waits;
   State().SynchronizeAll();

@@ -1,0 +1,89 @@
+#include "launcher/world.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "runtime/base/check.h"
+#include "runtime/comm/reduce.h"
+#include "runtime/device/cuda_device.h"
+#include "tests/runtime/comm/traveling_tensor.h"
+#include "tests/support/mpi_test_main.h"
+
+namespace panthera::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<World> Connect(const DeviceOptions& device) {
+  const MpiRuntime& runtime = MpiTestRuntime();
+  return ConnectWorld(runtime, ParallelOptions(), device, ConnectHosts(runtime));
+}
+
+// Both communicators of the world do their work among all ranks.
+void ExpectConnected(World& world) {
+  const int rank = world.mesh.rank();
+  MemoryLedger ledger;
+  Stream stream(world.device);
+  Communicator& comm = *world.data_parallel;
+  TravelingTensor full(comm, ledger, {comm.size(), 100}, DType::kF32, world.device);
+  const Tensor own = full.tensor.Slice(rank, rank + 1);
+  FillRow(own, rank, 0, stream);
+  comm.AllGather(own, full.tensor, stream);
+  for (int r = 0; r < comm.size(); ++r) {
+    EXPECT_EQ(WrongBytes(full.tensor.Slice(r, r + 1), r, 0, stream), 0);
+  }
+  Stream host_stream(Device{});
+  double number = rank;
+  AllReduceSum(world.host_data_parallel(), {&number, 1}, host_stream);
+  EXPECT_EQ(number, comm.size() * (comm.size() - 1) / 2);
+}
+
+TEST(ConnectWorldTest, OnCpusTensorsAndHostNumbersTravelTheSameWay) {
+  absl::StatusOr<World> world = Connect({.kind = DeviceChoice::kCpu});
+  ASSERT_TRUE(world.ok()) << world.status();
+  EXPECT_TRUE(world->device.is_cpu());
+  EXPECT_EQ(&world->host_data_parallel(), world->data_parallel.get());
+  ExpectConnected(*world);
+}
+
+TEST(ConnectWorldTest, WorkersThatShareAGpuExchangeTensorsThroughMpi) {
+  const absl::StatusOr<int> gpus = CountCudaDevices();
+  if (!gpus.ok()) {
+    GTEST_SKIP() << gpus.status();
+  }
+  absl::StatusOr<World> world =
+      Connect({.kind = DeviceChoice::kCuda, .sharing = DeviceSharing::kMpi});
+  ASSERT_TRUE(world.ok()) << world.status();
+  EXPECT_EQ(world->device, (Device{DeviceKind::kCuda, MpiTestRuntime().local_rank() % *gpus}));
+  ExpectConnected(*world);
+}
+
+TEST(ConnectWorldTest, MoreWorkersThanGpusAreRefusedOnAllRanksAlike) {
+  const absl::StatusOr<int> gpus = CountCudaDevices();
+  if (!gpus.ok() || MpiTestRuntime().local_size() <= *gpus) {
+    GTEST_SKIP() << "needs a GPU, real or emulated, and more ranks than there are";
+  }
+  const absl::StatusOr<World> world = Connect({.kind = DeviceChoice::kAuto});
+  const std::string message(world.status().message());
+  EXPECT_THAT(message, HasSubstr("--set device.sharing=mpi"));
+  EXPECT_EQ(MpiTestWorld().host().Broadcast(message, 0), message);
+}
+
+TEST(ConnectWorldTest, WhereThereIsNoGpuAutoIsTheCpuAndCudaAnError) {
+  const absl::StatusOr<int> gpus = CountCudaDevices();
+  if (gpus.ok()) {
+    GTEST_SKIP() << "there is a GPU, real or emulated";
+  }
+  absl::StatusOr<World> world = Connect({.kind = DeviceChoice::kAuto});
+  ASSERT_TRUE(world.ok()) << world.status();
+  EXPECT_TRUE(world->device.is_cpu());
+  EXPECT_EQ(Connect({.kind = DeviceChoice::kCuda}).status().message(), gpus.status().message());
+}
+
+}  // namespace
+}  // namespace panthera::testing
