@@ -10,9 +10,11 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
 
 #include "launcher/config_arguments.h"
 #include "launcher/config_file.h"
+#include "launcher/device_choice.h"
 #include "launcher/exit_codes.h"
 #include "launcher/progress.h"
 #include "launcher/stop_request.h"
@@ -22,6 +24,7 @@
 #include "launcher/world.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/device/cuda_device.h"
 
 namespace panthera {
 namespace {
@@ -49,11 +52,28 @@ absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, HostGrou
   RETURN_IF_ERROR(
       LoadSharedConfig(host, arguments.config.path, arguments.config.overrides, options));
   RETURN_IF_ERROR(options.Finish(host.size()));
-  if (options.device.kind == DeviceChoice::kCuda) {
-    return absl::UnimplementedError(
-        "device.kind = \"cuda\": this version does not train on GPUs; use \"cpu\" or \"auto\"");
-  }
   return options;
+}
+
+// Tells the user where it computes if that may not be what was expected.
+void NoteDevice(const TrainArguments& arguments, DeviceChoice choice, const World& world) {
+  if (world.mesh.rank() != 0 || choice == DeviceChoice::kCpu) {
+    return;
+  }
+  const absl::StatusOr<int> gpus = CountCudaDevices();
+  // A build without CUDA says "unimplemented", and its users expect the CPU.
+  if (gpus.status().code() == absl::StatusCode::kFailedPrecondition) {
+    LOG(INFO) << "computing on the CPU: " << std::string(gpus.status().message());
+  } else if (world.device.is_cuda() && world.mesh.world_size() == 1) {
+    std::vector<std::string> command = {"train", arguments.config.path};
+    for (const std::string& setting : arguments.config.overrides) {
+      command.insert(command.end(), {"--set", absl::StrCat("'", setting, "'")});
+    }
+    const std::string hint = MoreGpusHint(*gpus, command);
+    if (!hint.empty()) {
+      LOG(INFO) << hint;
+    }
+  }
 }
 
 // A message that every rank has, printed once.
@@ -90,10 +110,11 @@ int Train(const TrainArguments& arguments) {
   }
   watchdog.Join(*host, std::chrono::seconds(options->train.stall_seconds));
   absl::StatusOr<World> world =
-      ConnectWorld(runtime, options->parallel, {.kind = DeviceChoice::kCpu}, std::move(host));
+      ConnectWorld(runtime, options->parallel, options->device, std::move(host));
   if (!world.ok()) {
     return Refuse(runtime, world.status());
   }
+  NoteDevice(arguments, options->device.kind, *world);
   world->progress = &progress;
   world->data_parallel = WatchCalls(std::move(world->data_parallel), progress);
   if (world->data_parallel_on_host != nullptr) {

@@ -10,7 +10,7 @@ TEST(ErrorTable, HasOneTableForEverySubject) {
                       "Data: where the token files are", "Data: what is in the token files",
                       "Text and tokenizers", "Checkpoints to resume from",
                       "Checkpoints to evaluate and generate from", "Run directories",
-                      "Ranks, batch, device and memory", "Command line"});
+                      "Ranks, batch and memory", "Devices", "Command line"});
 }
 
 }  // namespace

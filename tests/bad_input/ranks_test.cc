@@ -1,14 +1,20 @@
 #include <optional>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "runtime/base/check.h"
 #include "runtime/checkpoint/run_lock.h"
+#include "runtime/device/cuda_device.h"
 #include "tests/bad_input/bad_input.h"
 #include "tests/bad_input/program_run.h"
 
 namespace panthera::testing {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr auto kDataAndRun = Workspace::Contents::kDataAndRun;
 
@@ -70,7 +76,7 @@ TEST(BadRunDirectory, IsNamed) {
 }
 
 TEST(BadRanks, AreNamed) {
-  ExpectNamed("Ranks, batch, device and memory",
+  ExpectNamed("Ranks, batch and memory",
               {
                   {.what = "a batch that does not divide among the ranks",
                    .arguments = TrainWith("train.global_batch=5"),
@@ -103,11 +109,6 @@ TEST(BadRanks, AreNamed) {
                    .names = "parallel.tensor",
                    .fix = "use parallel.tensor = 1",
                    .ranks = 2},
-                  {.what = "a GPU is asked for, on which this version does not train",
-                   .arguments = TrainWith("device.kind=cuda"),
-                   .names = "device.kind = \"cuda\"",
-                   .fix = "use \"cpu\" or \"auto\"",
-                   .ranks = 2},
                   {.what = "the run needs more memory than the host has",
                    .arguments = {"train", "run.toml", "--set", "model.width=131072", "--set",
                                  "model.heads=1024", "--set", "model.ffn_width=131072", "--set",
@@ -124,6 +125,35 @@ TEST(BadRanks, AreNamed) {
                    .names = "train.global_batch = 4",
                    .fix = "use a global_batch that is a multiple of 3"},
               });
+}
+
+// What the program answers about GPUs depends on how it was built and where it runs; the table of
+// errors has the answers of a build for CPUs.
+TEST(BadDevice, IsNamed) {
+  if (CountCudaDevices().status().code() != absl::StatusCode::kUnimplemented) {
+    GTEST_SKIP() << "this build has CUDA, or an emulation of it";
+  }
+  ExpectNamed("Devices", {{.what = "a GPU is asked for in a build for CPUs",
+                           .arguments = TrainWith("device.kind=cuda"),
+                           .names = "built without CUDA",
+                           .fix = "device.kind = \"cpu\"",
+                           .ranks = 2}});
+}
+
+TEST(MoreWorkersThanGpus, AreRefusedOnEveryRank) {
+  const absl::StatusOr<int> gpus = CountCudaDevices();
+  if (!gpus.ok()) {
+    GTEST_SKIP() << gpus.status();
+  }
+  const Workspace workspace(Workspace::Contents::kData);
+  const int ranks = *gpus + 1;
+  const ProgramRun run = RunProgram(workspace.path(),
+                                    {"train", "run.toml", "--set", "device.kind=cuda", "--set",
+                                     absl::StrCat("train.global_batch=", ranks)},
+                                    ranks);
+  EXPECT_EQ(run.exit_codes, std::vector<int>(static_cast<size_t>(ranks), 2)) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("--set device.sharing=mpi"));
+  EXPECT_EQ(run.output.find('\n') + 1, run.output.size()) << "not one line:\n" << run.output;
 }
 
 // Not bad input: samples are counted over epochs, so ranks without a sample of their own compute on

@@ -32,6 +32,8 @@ class DeathsTest : public ::testing::Test {
  protected:
   DeathsTest() : run_(kManySteps), config_(run_.directory() + "/run.toml") {
     run_.options.checkpoint.every = 2;
+    // An emulated GPU is no place to run the whole program.
+    run_.options.device.kind = DeviceChoice::kCpu;
     std::ofstream(config_) << PrintConfig(run_.options);
   }
 

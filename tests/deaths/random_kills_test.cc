@@ -82,6 +82,7 @@ class RandomKillsTest : public ::testing::Test {
     run_.options.checkpoint.every = 1;
     run_.options.eval.every = 3;
     run_.options.train.stall_seconds = 4;
+    run_.options.device.kind = DeviceChoice::kCpu;
     std::ofstream(config_) << PrintConfig(run_.options);
   }
 
