@@ -6,7 +6,9 @@
 
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/comm/self_communicator.h"
 #include "tests/equivalence/tiny_run.h"
+#include "tests/support/devices.h"
 
 namespace panthera {
 namespace {
@@ -29,7 +31,23 @@ TEST(GemmRateTest, RanksMeetBeforeAndAfterTheMeasurement) {
   EXPECT_EQ(ranks.bytes_sent(), 2 * one_meeting.bytes_sent());
 }
 
-TEST(GemmRateTest, IsTheSameOnEveryRankAndFillsThePlannedArena) {
+TEST(GemmRateTest, FillsThePlannedArenaOfItsDevice) {
+  for (const Device device : testing::ComputeDevices()) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      MemoryLedger ledger;
+      const std::unique_ptr<Context> plan = Context::Plan(device, ledger);
+      PlanCommunicator planned(0, 1);
+      MeasureGemmRate(*plan, SmallModel(), dtype, planned);
+      // An arena that is exceeded ends the test.
+      Context ctx(device, ledger, plan->arena().peak_bytes());
+      SelfCommunicator self;
+      EXPECT_GT(MeasureGemmRate(ctx, SmallModel(), dtype, self), 0) << device;
+      EXPECT_EQ(ctx.arena().peak_bytes(), plan->arena().peak_bytes()) << device;
+    }
+  }
+}
+
+TEST(GemmRateTest, IsTheSameOnEveryRank) {
   MemoryLedger ledger;
   const std::unique_ptr<Context> plan = Context::Plan({}, ledger);
   PlanCommunicator planned(0, 2);

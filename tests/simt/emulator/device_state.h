@@ -97,8 +97,8 @@ class DeviceState {
   void Synchronize(Stream* stream);
   void SynchronizeAll();
 
-  // Emulated time, which passes as work says that it does: kernels, copies and fills take a
-  // millisecond each. Nothing else takes any.
+  // Emulated time, which passes as work says that it does: a kernel, a copy and a fill
+  // take a millisecond each.
   void PassTime(int64_t milliseconds) { milliseconds_ += milliseconds; }
   int64_t milliseconds() const { return milliseconds_; }
 

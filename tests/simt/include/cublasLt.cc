@@ -191,6 +191,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
   const float scale = *static_cast<const float*>(alpha);
   const float keep = *static_cast<const float*>(beta);
   simt::DeviceState::Get().Enqueue(stream, [=] {
+    simt::DeviceState::Get().PassTime(1);
     std::memset(workspace, 0xff, std::min(workspace_bytes, kTouchedWorkspace));
     Multiply(left, right, scale, keep, old, d);
   });
