@@ -5,6 +5,7 @@
 //
 //   OMP_NUM_THREADS=2 train_bench 124m --weights bf16+8 --steps 8 --json results.jsonl
 //   mpirun -np 2 train_bench 10m
+//   train_bench 124m --device cuda --sequence-length 2048 --sequences 32 --micro-batch 32
 //
 // A table goes to standard output, one line of JSON to the file.
 #include <algorithm>
@@ -30,6 +31,8 @@
 #include "runtime/data/megatron_writer.h"
 #include "runtime/math/op_times.h"
 #include "tests/bench/bench_models.h"
+#include "tests/bench/kernel_case.h"
+#include "tests/bench/kernel_timer.h"
 #include "tests/bench/memory_rate.h"
 #include "tests/support/random_tensor.h"
 #include "tests/support/temp_dir.h"
@@ -42,6 +45,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Arguments {
   std::string model = "124m";
+  std::string device = "auto";
+  StepShape step;
   std::string weights = "bf16+8";
   int64_t steps = 6;
   std::string json;
@@ -60,7 +65,8 @@ struct Results {
   int64_t parameters = 0;
   int64_t tokens_per_step = 0;
   double flops_per_token = 0;
-  int64_t peak_bytes = 0;
+  int64_t peak_bytes = 0;    // of the process's memory on the host
+  int64_t ledger_bytes = 0;  // requested of the device
 };
 
 double SecondsSince(Clock::time_point begin) {
@@ -89,16 +95,28 @@ absl::Status WriteRandomTokens(const std::string& stem, const ModelOptions& mode
 }
 
 absl::StatusOr<RunOptions> Options(const Arguments& arguments, int ranks, const std::string& stem) {
-  ASSIGN_OR_RETURN(RunOptions options, BenchModel(arguments.model));
+  ASSIGN_OR_RETURN(RunOptions options, BenchModel(arguments.model, arguments.step));
   options.optim.weights =
       arguments.weights == "fp32" ? WeightStorage::kFp32 : WeightStorage::kBf16Plus8;
   options.train.micro_batch =
       std::min(options.train.micro_batch, std::max<int64_t>(1, options.train.global_batch / ranks));
+  options.device.kind = arguments.device == "cuda"  ? DeviceChoice::kCuda
+                        : arguments.device == "cpu" ? DeviceChoice::kCpu
+                                                    : DeviceChoice::kAuto;
   options.data.train = {{.path = stem, .weight = 1}};
   options.train.steps = arguments.steps + 1;
   options.train.run_dir = stem + "_run";
   RETURN_IF_ERROR(options.Finish(ranks));
   return options;
+}
+
+// Bytes per second that the device's memory reads and writes.
+double MeasureDeviceMemoryRate(Context& ctx) {
+  if (!ctx.device().is_cuda()) {
+    return MeasureMemoryRate();
+  }
+  const KernelCase copy = DeviceCopy(int64_t{1} << 30);
+  return copy.work.bytes / MeasureKernel(ctx, copy, kGpuTiming).seconds;
 }
 
 absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
@@ -118,11 +136,12 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
   results.seconds_to_memory = SecondsSince(begin);
   trainer.InitializeParameters();
   results.seconds_to_weights = SecondsSince(begin);
-  RETURN_IF_ERROR(trainer.TrainStep(0, &data).status());
-  results.seconds_to_first_step = SecondsSince(begin);
-
   ModelInstance& instance = trainer.instance();
   Context& ctx = instance.context();
+  RETURN_IF_ERROR(trainer.TrainStep(0, &data).status());
+  ctx.compute().Synchronize();
+  results.seconds_to_first_step = SecondsSince(begin);
+
   const auto gemm_rate = [&] {
     return MeasureGemmRate(ctx, options.model, instance.dtype(), *world.data_parallel);
   };
@@ -131,12 +150,14 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
   for (int64_t step = 1; step < options.train.steps; ++step) {
     const Clock::time_point step_begin = Clock::now();
     RETURN_IF_ERROR(trainer.TrainStep(step, &data).status());
+    ctx.compute().Synchronize();
     results.step_seconds.push_back(SecondsSince(step_begin));
   }
   ctx.set_op_times(nullptr);
   results.peak_bytes = PeakResidentBytes();
+  results.ledger_bytes = ledger.total_bytes();
   results.gemm_rate = std::max(results.gemm_rate, gemm_rate());
-  results.memory_rate = MeasureMemoryRate();
+  results.memory_rate = MeasureDeviceMemoryRate(ctx);
   results.parameters = instance.params().total_elements();
   results.tokens_per_step = trainer.tokens_per_step();
   results.flops_per_token = CountFlops(options.model).model();
@@ -203,6 +224,7 @@ void Print(const Arguments& arguments, const World& world, const Results& result
       results.seconds_to_memory - results.seconds_to_plan,
       results.seconds_to_weights - results.seconds_to_memory,
       results.seconds_to_first_step - results.seconds_to_weights, FormatBytes(results.peak_bytes));
+  std::cout << absl::StrFormat("%s requested of the device\n", FormatBytes(results.ledger_bytes));
   PrintOps(results);
 }
 
@@ -215,7 +237,9 @@ nlohmann::json ToJson(const Arguments& arguments, const World& world, const Resu
                    {"flops", entry.work.flops},
                    {"bytes", entry.work.bytes}});
   });
-  return {{"program", "panthera"},
+  return {{"stage", "train"},
+          {"program", "panthera"},
+          {"device", world.device.is_cuda() ? "cuda" : "cpu"},
           {"model", arguments.model},
           {"weights", arguments.weights},
           {"ranks", world.mesh.world_size()},
@@ -230,6 +254,7 @@ nlohmann::json ToJson(const Arguments& arguments, const World& world, const Resu
           {"memory_bytes_per_second", results.memory_rate},
           {"seconds_to_first_step", results.seconds_to_first_step},
           {"peak_bytes", results.peak_bytes},
+          {"ledger_bytes", results.ledger_bytes},
           {"ops", ops}};
 }
 
@@ -240,8 +265,8 @@ absl::Status Run(const Arguments& arguments) {
   const std::string stem = directory.File("tokens");
   ASSIGN_OR_RETURN(const RunOptions options, Options(arguments, runtime.size(), stem));
   RETURN_IF_ERROR(WriteRandomTokens(stem, options.model));
-  ASSIGN_OR_RETURN(World world, ConnectWorld(runtime, options.parallel,
-                                             {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime)));
+  ASSIGN_OR_RETURN(World world, ConnectWorld(runtime, options.parallel, options.device,
+                                             ConnectHosts(runtime)));
   ASSIGN_OR_RETURN(const Results results, Measure(options, world));
   if (runtime.rank() == 0) {
     Print(arguments, world, results);
@@ -258,7 +283,17 @@ absl::Status Run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   panthera::bench::Arguments arguments;
   CLI::App app("Measures training of a model on this machine");
-  app.add_option("model", arguments.model, "10m or 124m")->capture_default_str();
+  app.add_option("model", arguments.model, "10m, 124m, 1.3b or 7b")->capture_default_str();
+  app.add_option("--device", arguments.device)
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--sequence-length", arguments.step.sequence_length, "tokens; 0: the model's own")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--sequences", arguments.step.sequences, "per step; 0: the model's own")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--micro-batch", arguments.step.micro_batch,
+                 "sequences at a time; 0: the model's own")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--weights", arguments.weights)
       ->check(CLI::IsMember({"fp32", "bf16+8"}))
       ->capture_default_str();
