@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,6 +33,7 @@ struct EvalArguments {
   std::optional<int64_t> step;
   int64_t sequences = 0;
   int64_t batch = 8;
+  DeviceChoice device = DeviceChoice::kAuto;
 };
 
 constexpr char kFooter[] =
@@ -86,7 +88,7 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   RETURN_IF_ERROR(AdviseOnDamage(
       LoadParameters(files, *world.host, *world.data_parallel, *instance, saved.checkpoint)));
   const absl::StatusOr<Evaluation> evaluation =
-      Evaluator(*instance, arguments.batch).Run(&*set, set->size(), *world.data_parallel);
+      Evaluator(*instance, arguments.batch).Run(&*set, set->size(), world.host_data_parallel());
   if (!evaluation.ok()) {
     // The other ranks may not know: they would wait for this one for ever.
     LOG(ERROR) << std::string(evaluation.status().message());
@@ -108,7 +110,7 @@ int RunEval(const EvalArguments& arguments) {
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
   absl::StatusOr<World> world =
-      ConnectWorld(runtime, ParallelOptions(), {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime));
+      ConnectWorld(runtime, ParallelOptions(), {.kind = arguments.device}, ConnectHosts(runtime));
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
     return kExitDone;
@@ -142,6 +144,12 @@ void AddEvalCommand(CLI::App& app, int& exit_code) {
       ->type_name("N")
       ->check(NumberOfAtLeast(1))
       ->capture_default_str();
+  command->add_option("--device", arguments->device, "what a rank computes on")
+      ->type_name("auto|cpu|cuda")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, DeviceChoice>{{"auto", DeviceChoice::kAuto},
+                                              {"cpu", DeviceChoice::kCpu},
+                                              {"cuda", DeviceChoice::kCuda}}));
   command->footer(kFooter);
   command->callback([arguments, &exit_code] { exit_code = RunEval(*arguments); });
 }

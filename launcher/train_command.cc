@@ -136,7 +136,7 @@ int Train(const TrainArguments& arguments) {
   if (!exit_code.ok()) {
     // The other ranks may not know: they would wait for this one for ever.
     LOG(ERROR) << std::string(exit_code.status().message());
-    runtime.Abort(kExitFailed);
+    runtime.Abort(absl::IsUnavailable(exit_code.status()) ? kExitPeerLost : kExitFailed);
   }
   return *exit_code;
 }

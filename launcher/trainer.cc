@@ -46,7 +46,8 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
     const OpTimer timer(ctx, {Op::kPublish}, {});
     params.Publish(*world_.data_parallel, ctx.compute(), ctx.exchange());
   }
-  return StepResult{gradients_.Report(), LearningRate(step)};
+  ASSIGN_OR_RETURN(const StepReport report, gradients_.Report());
+  return StepResult{report, LearningRate(step)};
 }
 
 Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Context> context)

@@ -27,6 +27,7 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/step_directories.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/device/cuda_device.h"
 #include "runtime/math/host_mirror.h"
 #include "runtime/math/vector_ops.h"
 #include "runtime/metrics/console.h"
@@ -206,6 +207,10 @@ absl::Status TrainingRun::PlanMemory() {
   ASSIGN_OR_RETURN(World plan_world, PlanWorld(options_.parallel, world_.mesh.world_size()));
   const StepPlan plan = Trainer::Plan(options_, plan_world, world_.device);
   arena_bytes_ = plan.arena_bytes;
+  return world_.device.is_cuda() ? FitsGpu(plan) : FitsHost(plan);
+}
+
+absl::Status TrainingRun::FitsHost(const StepPlan& plan) const {
   const int64_t needed = plan.total_bytes() * world_.ranks_on_host;
   const std::optional<int64_t> available = AvailableHostBytes();
   if (!available.has_value() || needed <= *available) {
@@ -216,6 +221,19 @@ absl::Status TrainingRun::PlanMemory() {
       "train.micro_batch, model.recompute = \"block\", or more hosts (`panthera plan` shows what "
       "takes the memory)",
       world_.ranks_on_host, FormatBytes(needed), FormatBytes(*available)));
+}
+
+absl::Status TrainingRun::FitsGpu(const StepPlan& plan) const {
+  const int64_t needed = plan.total_bytes() * world_.ranks_on_gpu;
+  const int64_t available = cuda::FreeBytes(world_.device);
+  if (needed <= available) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "rank %d needs %s of its GPU's memory but %s are free; use a smaller train.micro_batch, "
+      "model.recompute = \"block\", or more GPUs (`panthera plan --device cuda` shows what takes "
+      "the memory)",
+      world_.mesh.rank(), FormatBytes(needed), FormatBytes(available)));
 }
 
 absl::Status TrainingRun::CreateTrainer() {

@@ -65,8 +65,10 @@ class TrainingRun {
   TrainingRun(const RunOptions& options, StartMode start, World& world);
 
   absl::Status OpenData();
-  // Sizes the arena, and refuses what this host cannot hold.
+  // Sizes the arena, and refuses what this host or its GPU cannot hold.
   absl::Status PlanMemory();
+  absl::Status FitsHost(const StepPlan& plan) const;
+  absl::Status FitsGpu(const StepPlan& plan) const;
   absl::Status LockDirectory();
   // Finds the newest usable checkpoint with a step below `before_step` and checks that it belongs
   // to this configuration. Collective.

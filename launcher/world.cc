@@ -90,6 +90,7 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
   ASSIGN_OR_RETURN(const DeviceAssignment assignment,
                    AssignDevices(device, GatherVisibleGpus(*world.host, device)));
   world.device = assignment.devices[static_cast<size_t>(runtime.rank())];
+  world.ranks_on_gpu = assignment.most_sharers;
   if (runtime.size() == 1) {
     world.data_parallel = std::make_unique<SelfCommunicator>();
   } else if (world.device.is_cuda() && device.sharing != DeviceSharing::kMpi) {

@@ -24,6 +24,8 @@ struct World {
   Mesh mesh;
   Device device;
   int ranks_on_host = 1;
+  // The most that compute on one GPU.
+  int ranks_on_gpu = 1;
   std::unique_ptr<HostGroup> host;
   // For tensors of `device`.
   std::unique_ptr<Communicator> data_parallel;

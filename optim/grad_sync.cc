@@ -10,6 +10,7 @@
 #include "optim/shard_blocks.h"
 #include "optim/state_shards.h"
 #include "runtime/base/check.h"
+#include "runtime/base/status_macros.h"
 #include "runtime/comm/reduce.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/vector_ops.h"
@@ -306,12 +307,12 @@ Tensor GradSync::gradient_scale() const {
   return verdict_.View({1}, DType::kF32, offsetof(StepVerdict, gradient_scale));
 }
 
-StepReport GradSync::Report() {
+absl::StatusOr<StepReport> GradSync::Report() {
   StepReport report;
   if (ctx_.device().is_meta()) {
     return report;
   }
-  judged_.Synchronize();
+  RETURN_IF_ERROR(Await(judged_, data_parallel_));
   StepVerdict verdict;
   std::memcpy(&verdict, host_verdict_.host().bytes_data(), sizeof(verdict));
   report.loss_nats = verdict.loss_nats;

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 #include "optim/block_sums.h"
 #include "optim/gradient_flags.h"
 #include "optim/optimizer.h"
@@ -99,8 +101,9 @@ class GradSync final : public GradientSink {
   Tensor gradient_scale() const;  // [1] fp32
   const Tensor& left_out() const { return flags_.flags(); }
   const Tensor& shrinks() const { return flags_.counts(); }
-  // What Judge found. Blocks until the device has come to it. Zeros on kMeta.
-  StepReport Report();
+  // What Judge found. Blocks until the device has come to it; an error if a peer is lost before.
+  // Zeros on kMeta.
+  absl::StatusOr<StepReport> Report();
 
  private:
   static constexpr int kNobody = -1;

@@ -57,6 +57,14 @@ void ZeroNow(std::byte* memory, int64_t bytes) {
 
 }  // namespace
 
+int64_t FreeBytes(Device device) {
+  CHECK_CUDA(cudaSetDevice(device.ordinal));
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return static_cast<int64_t>(free_bytes);
+}
+
 std::byte* AllocateDevice(Device device, int64_t bytes, const std::string& name) {
   CHECK_CUDA(cudaSetDevice(device.ordinal));
   void* memory = nullptr;

@@ -30,7 +30,7 @@ class BlockOptimizer {
     gradient_ = operands.Noise({1, store_.layout(group).elements}, DType::kF32);
   }
 
-  void Fold() { optimizer_->FoldGradient(ctx_, {0}, gradient_, {}); }
+  void Fold() { optimizer_->FoldGradient(ctx_, ctx_.compute(), {0}, gradient_, {}); }
   void Update() {
     StepInput input;
     input.learning_rate = 1e-3;

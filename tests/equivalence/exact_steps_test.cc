@@ -59,7 +59,7 @@ void Train(Worker& worker, GradSync& sync, int rank, int64_t ranks) {
     }
     double loss = 1;
     sync.Judge(Tensor(&loss, {1}, DType::kF64, Device{}), /*targets=*/ranks);
-    EXPECT_FALSE(sync.Report().nonfinite.found);
+    EXPECT_FALSE(sync.Report().value().nonfinite.found);
     StepInput input;
     input.step = step;
     input.learning_rate = 0.01;

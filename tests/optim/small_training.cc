@@ -75,7 +75,7 @@ void SmallTraining::Step(int step, SyncedWorker& worker, RankWorld& world, Outco
   input.left_out = worker.sync.left_out();
   input.shrinks = worker.sync.shrinks();
   worker.optimizer->Step(worker.ctx, input);
-  const StepReport report = worker.sync.Report();
+  const StepReport report = worker.sync.Report().value();
   const NonFiniteReport& nonfinite = report.nonfinite;
   // Every rank has the same report.
   std::vector<int> tensors;

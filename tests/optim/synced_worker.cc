@@ -62,7 +62,7 @@ void SyncedWorker::Judge(double loss) {
 
 double SyncedWorker::GradientNorm() {
   Judge(1);
-  return sync.Report().gradient_norm;
+  return sync.Report().value().gradient_norm;
 }
 
 void SyncedWorker::CopyGradients(Elements& out) {
