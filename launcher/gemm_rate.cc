@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <span>
-#include <vector>
 
 #include "absl/functional/function_ref.h"
 
 #include "runtime/comm/reduce.h"
 #include "runtime/device/stream.h"
 #include "runtime/math/gemm.h"
+#include "runtime/math/noise.h"
 
 namespace panthera {
 namespace {
@@ -19,26 +19,6 @@ constexpr int64_t kRows = 512;
 constexpr int64_t kRowsOnAGpu = 8192;
 constexpr int64_t kLargestWidth = 4096;
 constexpr std::chrono::milliseconds kDuration{200};
-
-// Products of zeros or of equal numbers can run faster than real ones.
-void FillWithNoise(Stream& stream, const Tensor& x) {
-  constexpr int64_t kChunk = int64_t{1} << 18;
-  const Tensor flat = x.Reshape({x.elements()});
-  uint32_t state = 1;
-  DispatchFloat(x.dtype(), [&]<typename T>() {
-    std::vector<T> chunk(static_cast<size_t>(std::min(kChunk, x.elements())));
-    for (int64_t begin = 0; begin < x.elements(); begin += kChunk) {
-      const int64_t end = std::min(begin + kChunk, x.elements());
-      for (T& value : chunk) {
-        state = state * 1664525U + 1013904223U;
-        value = static_cast<T>(static_cast<float>(state >> 8) * 0x1p-24F - 0.5F);
-      }
-      Copy(stream, Tensor(chunk.data(), {end - begin}, x.dtype(), Device{}),
-           flat.Slice(begin, end));
-      stream.Synchronize();  // the chunk is about to be overwritten
-    }
-  });
-}
 
 // The least time that `multiply`, which enqueues on the compute stream, took in a while.
 double BestSeconds(Context& ctx, absl::FunctionRef<void()> multiply) {

@@ -65,6 +65,12 @@ int64_t FreeBytes(Device device) {
   return static_cast<int64_t>(free_bytes);
 }
 
+std::string ModelName(Device device) {
+  cudaDeviceProp properties{};
+  CHECK_CUDA(cudaGetDeviceProperties(&properties, device.ordinal));
+  return properties.name;
+}
+
 std::byte* AllocateDevice(Device device, int64_t bytes, const std::string& name) {
   CHECK_CUDA(cudaSetDevice(device.ordinal));
   void* memory = nullptr;

@@ -30,6 +30,9 @@ enum class Timing : uint8_t { kNone, kMeasured };
 
 // How much memory of a device no process has taken.
 int64_t FreeBytes(Device device);
+// What the maker calls this kind of GPU: "NVIDIA H200".
+std::string ModelName(Device device);
+
 // Zeroed memory of a device. Aborts with `name` and size when it cannot be had. Blocks the host.
 std::byte* AllocateDevice(Device device, int64_t bytes, const std::string& name);
 void FreeDevice(Device device, std::byte* memory);

@@ -28,6 +28,7 @@ std::vector<std::string> CudaDeviceIds(int) { Absent(); }
 namespace cuda {
 
 int64_t FreeBytes(Device) { Absent(); }
+std::string ModelName(Device) { Absent(); }
 std::byte* AllocateDevice(Device, int64_t, const std::string&) { Absent(); }
 void FreeDevice(Device, std::byte*) { Absent(); }
 std::byte* AllocatePinned(Device, int64_t, const std::string&) { Absent(); }

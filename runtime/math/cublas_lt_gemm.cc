@@ -2,14 +2,20 @@
 
 #include <cublasLt.h>
 
-#include <algorithm>
+#include <bit>
+#include <limits>
+#include <optional>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
 
 #include "runtime/base/check.h"
+#include "runtime/base/one_line.h"
 #include "runtime/device/cuda_check.h"
+#include "runtime/device/cuda_device.h"
 
 #define CHECK_CUBLAS(call)                                                                       \
   do {                                                                                           \
@@ -60,57 +66,115 @@ Layout Describe(const Matrix& x) {
   return layout;
 }
 
-// The largest power of two up to 256 that divides the matrix's address and its strides in bytes.
-uint32_t Alignment(const Matrix& x) {
-  const int64_t size = SizeOf(x.dtype);
-  uint64_t bits =
-      reinterpret_cast<uintptr_t>(x.data) | static_cast<uint64_t>(x.row_stride * size) | 256U;
-  if (x.batch > 1) {
-    bits |= static_cast<uint64_t>(x.batch_stride * size);
-  }
-  return static_cast<uint32_t>(bits & (~bits + 1));
-}
-
 // What makes two products the same to the library.
-using MatrixKey = std::tuple<DType, int64_t, int64_t, int64_t, int64_t, int64_t, uint32_t>;
+using MatrixKey = std::tuple<DType, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
 using ProductKey = std::tuple<Transpose, Transpose, Accumulate, MatrixKey, MatrixKey, MatrixKey>;
 
 MatrixKey KeyOf(const Matrix& x) {
-  return {x.dtype, x.batch, x.rows, x.columns, x.row_stride, x.batch_stride, Alignment(x)};
+  return {x.dtype, x.batch, x.rows, x.columns, x.row_stride, x.batch_stride, GemmAlignment(x)};
 }
 
 }  // namespace
 
 class CublasLtGemm::Impl {
  public:
-  explicit Impl(Device device) {
+  explicit Impl(Device device) : device_(device) {
     CHECK_CUDA(cudaSetDevice(device.ordinal));
-    CHECK_CUBLAS(cublasLtCreate(&library_));
+    CHECK_CUBLAS(cublasLtCreate(&handle_));
+    const auto version = static_cast<int64_t>(cublasLtGetVersion());
+    library_ = {.gpu = cuda::ModelName(device), .version = version};
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
-  ~Impl() { cublasLtDestroy(library_); }
+  ~Impl() { cublasLtDestroy(handle_); }
 
   void Enqueue(Stream& stream, const Product& p, std::byte* workspace) {
+    CheckStream(stream);
     const Compiled& compiled = Compile(p);
-    const float alpha = 1;
-    const float beta = p.accumulate == Accumulate::kAdd ? 1 : 0;
-    // In the library's column order: c^T = op(b)^T op(a)^T.
-    CHECK_CUBLAS(cublasLtMatmul(library_, compiled.operation.get(), &alpha, p.b.data,
-                                compiled.b.get(), p.a.data, compiled.a.get(), &beta, p.c.data,
-                                compiled.c.get(), p.c.data, compiled.c.get(), &compiled.algorithm,
-                                workspace, static_cast<size_t>(kWorkspaceBytes),
-                                static_cast<cudaStream_t>(stream.handle())));
+    CHECK_CUBLAS(Multiply(stream, p, compiled.description, compiled.algorithm, workspace));
+  }
+
+  const GemmAlgorithmLibrary& library() const { return library_; }
+
+  absl::Status UseAlgorithms(const GemmAlgorithms& algorithms) {
+    const GemmAlgorithmLibrary& other = algorithms.library();
+    if (!(other == library_)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the GEMM algorithms are those of cuBLASLt ", other.version, " on ", OneLine(other.gpu),
+          ", this is cuBLASLt ", library_.version, " on ", library_.gpu));
+    }
+    algorithms_ = algorithms;
+    compiled_.clear();
+    return absl::OkStatus();
+  }
+
+  GemmAlgorithm FastestAlgorithm(Stream& stream, const Product& p, std::byte* workspace) {
+    CheckStream(stream);
+    const Description description(p);
+    Event begin(device_, cuda::Timing::kMeasured);
+    Event end(device_, cuda::Timing::kMeasured);
+    const cublasLtMatmulAlgo_t* fastest = nullptr;
+    float least = std::numeric_limits<float>::infinity();
+    const std::vector<cublasLtMatmulAlgo_t> candidates = Propose(p, description, kCandidates);
+    for (const cublasLtMatmulAlgo_t& candidate : candidates) {
+      // The first run warms up, and shows whether the algorithm takes the product after all.
+      if (Multiply(stream, p, description, candidate, workspace) != CUBLAS_STATUS_SUCCESS) {
+        continue;
+      }
+      for (int run = 0; run < kMeasuredRuns; ++run) {
+        begin.Record(stream);
+        CHECK_CUBLAS(Multiply(stream, p, description, candidate, workspace));
+        end.Record(stream);
+        end.Synchronize();
+        // Of equally fast ones the library's order decides.
+        if (const float milliseconds = end.MillisecondsSince(begin); milliseconds < least) {
+          least = milliseconds;
+          fastest = &candidate;
+        }
+      }
+    }
+    CHECK(fastest != nullptr) << "no algorithm of cuBLASLt computes " << DescribeForm(p);
+    return std::bit_cast<GemmAlgorithm>(*fastest);
   }
 
  private:
-  struct Compiled {
+  static constexpr int kCandidates = 16;
+  static constexpr int kMeasuredRuns = 5;
+
+  // A product as the library is told of it.
+  struct Description {
+    explicit Description(const Product& p)
+        : operation(DescribeOperation(p)), a(Describe(p.a)), b(Describe(p.b)), c(Describe(p.c)) {}
+
     Operation operation;
     Layout a;
     Layout b;
     Layout c;
-    cublasLtMatmulAlgo_t algorithm{};
   };
+  struct Compiled {
+    Description description;
+    cublasLtMatmulAlgo_t algorithm;
+  };
+
+  // Scratch is handed from one product to the next in the order of their stream.
+  void CheckStream(const Stream& stream) {
+    if (stream_ == nullptr) {
+      stream_ = stream.handle();
+    }
+    CHECK(stream_ == stream.handle()) << "products of one engine run on one stream";
+  }
+
+  cublasStatus_t Multiply(Stream& stream, const Product& p, const Description& description,
+                          const cublasLtMatmulAlgo_t& algorithm, std::byte* workspace) {
+    const float alpha = 1;
+    const float beta = p.accumulate == Accumulate::kAdd ? 1 : 0;
+    // In the library's column order: c^T = op(b)^T op(a)^T.
+    return cublasLtMatmul(handle_, description.operation.get(), &alpha, p.b.data,
+                          description.b.get(), p.a.data, description.a.get(), &beta, p.c.data,
+                          description.c.get(), p.c.data, description.c.get(), &algorithm, workspace,
+                          static_cast<size_t>(kWorkspaceBytes),
+                          static_cast<cudaStream_t>(stream.handle()));
+  }
 
   static Operation DescribeOperation(const Product& p) {
     Operation operation;
@@ -135,10 +199,10 @@ class CublasLtGemm::Impl {
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
     set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
         static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, Alignment(p.b));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, Alignment(p.a));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, Alignment(p.c));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, Alignment(p.c));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(GemmAlignment(p.b)));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(GemmAlignment(p.a)));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(GemmAlignment(p.c)));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(GemmAlignment(p.c)));
     return preference;
   }
 
@@ -149,25 +213,55 @@ class CublasLtGemm::Impl {
     if (found != compiled_.end()) {
       return *found->second;
     }
-    auto compiled = std::make_unique<Compiled>(Compiled{
-        .operation = DescribeOperation(p),
-        .a = Describe(p.a),
-        .b = Describe(p.b),
-        .c = Describe(p.c),
-    });
-    const Preference preference = Prefer(p);
-    cublasLtMatmulHeuristicResult_t result{};
-    int count = 0;
-    CHECK_CUBLAS(cublasLtMatmulAlgoGetHeuristic(
-        library_, compiled->operation.get(), compiled->b.get(), compiled->a.get(),
-        compiled->c.get(), compiled->c.get(), preference.get(), 1, &result, &count));
-    CHECK_GE(count, 1) << "cuBLASLt has no algorithm for a product of " << p.c.rows << " x "
-                       << p.c.columns << " of " << p.a.dtype << " to " << p.c.dtype;
-    compiled->algorithm = result.algo;
+    auto compiled = std::make_unique<Compiled>(Compiled{Description(p), {}});
+    if (const std::optional<GemmAlgorithm> algorithm = algorithms_.Find(p)) {
+      compiled->algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(*algorithm);
+      CheckAlgorithm(p, *compiled);
+    } else {
+      compiled->algorithm = Propose(p, compiled->description, 1).front();
+    }
     return *compiled_.emplace(key, std::move(compiled)).first->second;
   }
 
-  cublasLtHandle_t library_ = nullptr;
+  // At least one algorithm, and up to `most`, the best by the library's own estimate first.
+  std::vector<cublasLtMatmulAlgo_t> Propose(const Product& p, const Description& description,
+                                            int most) {
+    const Preference preference = Prefer(p);
+    std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(most));
+    int count = 0;
+    CHECK_CUBLAS(cublasLtMatmulAlgoGetHeuristic(
+        handle_, description.operation.get(), description.b.get(), description.a.get(),
+        description.c.get(), description.c.get(), preference.get(), most, results.data(), &count));
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i) {
+      const cublasLtMatmulHeuristicResult_t& result = results[static_cast<size_t>(i)];
+      if (result.state == CUBLAS_STATUS_SUCCESS &&
+          result.workspaceSize <= static_cast<size_t>(kWorkspaceBytes)) {
+        algorithms.push_back(result.algo);
+      }
+    }
+    CHECK(!algorithms.empty()) << "cuBLASLt has no algorithm for " << DescribeForm(p);
+    return algorithms;
+  }
+
+  // Aborts unless the library takes the algorithm that it was told to use for a product.
+  void CheckAlgorithm(const Product& p, const Compiled& compiled) {
+    const Description& description = compiled.description;
+    cublasLtMatmulHeuristicResult_t result{};
+    const cublasStatus_t status = cublasLtMatmulAlgoCheck(
+        handle_, description.operation.get(), description.b.get(), description.a.get(),
+        description.c.get(), description.c.get(), &compiled.algorithm, &result);
+    CHECK(status == CUBLAS_STATUS_SUCCESS &&
+          result.workspaceSize <= static_cast<size_t>(kWorkspaceBytes))
+        << "cuBLASLt does not take the stored algorithm for " << DescribeForm(p)
+        << "; the file of GEMM algorithms was damaged";
+  }
+
+  Device device_;
+  cublasLtHandle_t handle_ = nullptr;
+  GemmAlgorithmLibrary library_;
+  GemmAlgorithms algorithms_;
+  cuda::StreamHandle stream_ = nullptr;
   absl::flat_hash_map<ProductKey, std::unique_ptr<Compiled>> compiled_;
 };
 
@@ -176,6 +270,17 @@ CublasLtGemm::~CublasLtGemm() = default;
 
 void CublasLtGemm::Enqueue(Stream& stream, const Product& product, std::byte* workspace) {
   impl_->Enqueue(stream, product, workspace);
+}
+
+const GemmAlgorithmLibrary& CublasLtGemm::library() const { return impl_->library(); }
+
+absl::Status CublasLtGemm::UseAlgorithms(const GemmAlgorithms& algorithms) {
+  return impl_->UseAlgorithms(algorithms);
+}
+
+GemmAlgorithm CublasLtGemm::FastestAlgorithm(Stream& stream, const Product& product,
+                                             std::byte* workspace) {
+  return impl_->FastestAlgorithm(stream, product, workspace);
 }
 
 }  // namespace panthera

@@ -4,16 +4,20 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
+
 #include "runtime/device/stream.h"
 #include "runtime/math/gemm.h"
+#include "runtime/math/gemm_algorithms.h"
 
 namespace panthera {
 
 // Products on a GPU by cuBLASLt, for GemmEngine. In a build without CUDA it cannot be constructed.
 //
-// The algorithm of each product is chosen at its first call and kept. Algorithms that add partial
-// sums in the output's type are left out, so sums are fp32 throughout. fp32 operands are multiplied
-// in fp32 (no TF32).
+// The algorithm of each product is chosen at its first call and kept: the one that it was told to
+// use, else the first that the library proposes. Algorithms that add partial sums in the output's
+// type are never proposed, so sums are fp32 throughout. fp32 operands are multiplied in fp32 (no
+// TF32).
 class CublasLtGemm {
  public:
   // What a product may use as scratch; the algorithms are chosen for it.
@@ -25,8 +29,14 @@ class CublasLtGemm {
   ~CublasLtGemm();
 
   // Enqueues a product whose sizes have been checked and are not 0. `workspace`: kWorkspaceBytes on
-  // the device, which no other work uses at the same time.
+  // the device, which no other work uses at the same time; therefore `stream` must always be the
+  // same one.
   void Enqueue(Stream& stream, const Product& product, std::byte* workspace);
+
+  // See GemmEngine.
+  const GemmAlgorithmLibrary& library() const;
+  absl::Status UseAlgorithms(const GemmAlgorithms& algorithms);
+  GemmAlgorithm FastestAlgorithm(Stream& stream, const Product& product, std::byte* workspace);
 
  private:
   class Impl;

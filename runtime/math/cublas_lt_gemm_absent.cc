@@ -15,5 +15,11 @@ void CublasLtGemm::Enqueue(Stream& /*stream*/, const Product& /*product*/,
                            std::byte* /*workspace*/) {
   std::abort();
 }
+const GemmAlgorithmLibrary& CublasLtGemm::library() const { std::abort(); }
+absl::Status CublasLtGemm::UseAlgorithms(const GemmAlgorithms& /*algorithms*/) { std::abort(); }
+GemmAlgorithm CublasLtGemm::FastestAlgorithm(Stream& /*stream*/, const Product& /*product*/,
+                                             std::byte* /*workspace*/) {
+  std::abort();
+}
 
 }  // namespace panthera

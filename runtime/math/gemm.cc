@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "runtime/base/check.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/math/cublas_lt_gemm.h"
+#include "runtime/math/gemm_algorithms.h"
 
 namespace panthera {
 namespace {
@@ -131,40 +133,6 @@ ProductKey KeyOf(const Product& p, const Extent& extent) {
 
 }  // namespace
 
-Matrix::Matrix(const Tensor& tensor)
-    : Matrix(Part(tensor, 0, tensor.size(0), tensor.size(1), tensor.size(1))) {
-  CHECK_EQ(tensor.shape().rank(), 2);
-}
-
-Matrix Matrix::Part(const Tensor& tensor, int64_t offset, int64_t rows, int64_t columns,
-                    int64_t row_stride) {
-  return Batch(tensor, offset, 1, rows * row_stride, rows, columns, row_stride);
-}
-
-Matrix Matrix::Batch(const Tensor& tensor, int64_t offset, int64_t batch, int64_t batch_stride,
-                     int64_t rows, int64_t columns, int64_t row_stride) {
-  CHECK_GE(offset, 0);
-  CHECK_LE(columns, row_stride);
-  if (batch > 0 && rows > 0 && columns > 0) {
-    CHECK_LE(offset + (batch - 1) * batch_stride + (rows - 1) * row_stride + columns,
-             tensor.elements())
-        << "a matrix reaches past its tensor " << tensor.shape();
-  }
-  Matrix matrix;
-  matrix.data = tensor.bytes_data();
-  if (matrix.data != nullptr) {
-    matrix.data += offset * SizeOf(tensor.dtype());
-  }
-  matrix.dtype = tensor.dtype();
-  matrix.device = tensor.device();
-  matrix.batch = batch;
-  matrix.rows = rows;
-  matrix.columns = columns;
-  matrix.row_stride = row_stride;
-  matrix.batch_stride = batch_stride;
-  return matrix;
-}
-
 class GemmEngine::Impl {
  public:
   Impl(Device target, Bf16 bf16)
@@ -177,6 +145,9 @@ class GemmEngine::Impl {
       return plan;
     }
     if (target_.is_cuda()) {
+      if (p.c.device.is_meta()) {
+        Remember(p);
+      }
       plan.library = CublasLtGemm::kWorkspaceBytes;
       return plan;
     }
@@ -200,10 +171,7 @@ class GemmEngine::Impl {
     const ScratchPlan plan = Plan(p);
     CHECK_GE(scratch.bytes(), plan.total());
     if (target_.is_cuda()) {
-      if (cublas_lt_ == nullptr) {
-        cublas_lt_ = std::make_unique<CublasLtGemm>(target_);
-      }
-      cublas_lt_->Enqueue(stream, p, scratch.bytes_data());
+      OnGpu().Enqueue(stream, p, scratch.bytes_data());
       return;
     }
     const Product wide = WithWideOperands(p, plan, scratch.bytes_data());
@@ -220,6 +188,15 @@ class GemmEngine::Impl {
     }
   }
 
+  const std::vector<Product>& planned_products() const { return planned_; }
+
+  CublasLtGemm& OnGpu() {
+    if (cublas_lt_ == nullptr) {
+      cublas_lt_ = std::make_unique<CublasLtGemm>(target_);
+    }
+    return *cublas_lt_;
+  }
+
  private:
   struct Primitive {
     dnnl::matmul matmul;
@@ -233,6 +210,12 @@ class GemmEngine::Impl {
     const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
     const auto bf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
     return (isa & bf16) == bf16;
+  }
+
+  void Remember(const Product& p) {
+    if (planned_forms_.insert(DescribeForm(p)).second) {
+      planned_.push_back(p);
+    }
   }
 
   bool Widens(const Product& p) const { return widen_ && p.a.dtype == DType::kBF16; }
@@ -288,7 +271,9 @@ class GemmEngine::Impl {
 
   Device target_;
   bool widen_;
-  std::unique_ptr<CublasLtGemm> cublas_lt_;  // from the first product on a GPU on
+  std::unique_ptr<CublasLtGemm> cublas_lt_;  // from its first use on
+  std::vector<Product> planned_;
+  absl::flat_hash_set<std::string> planned_forms_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   std::mutex mutex_;  // guards compiled_; its values stay where they are
   absl::flat_hash_map<ProductKey, std::unique_ptr<Primitive>> compiled_;
@@ -301,6 +286,23 @@ int64_t GemmEngine::ScratchBytes(const Product& product) { return impl_->Plan(pr
 
 void GemmEngine::Run(Stream& stream, const Product& product, const Tensor& scratch) {
   impl_->Run(stream, product, scratch);
+}
+
+const std::vector<Product>& GemmEngine::planned_products() const {
+  return impl_->planned_products();
+}
+
+GemmAlgorithmLibrary GemmEngine::library() { return impl_->OnGpu().library(); }
+
+absl::Status GemmEngine::UseAlgorithms(const GemmAlgorithms& algorithms) {
+  return impl_->OnGpu().UseAlgorithms(algorithms);
+}
+
+GemmAlgorithm GemmEngine::FastestAlgorithm(Stream& stream, const Product& product,
+                                           const Tensor& scratch) {
+  CheckProduct(product);
+  CHECK_GE(scratch.bytes(), ScratchBytes(product));
+  return impl_->OnGpu().FastestAlgorithm(stream, product, scratch.bytes_data());
 }
 
 int64_t GemmScratchBytes(Context& ctx, const Product& product) {

@@ -2,43 +2,29 @@
 #ifndef PANTHERA_RUNTIME_MATH_GEMM_H_
 #define PANTHERA_RUNTIME_MATH_GEMM_H_
 
-#include <cstddef>
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
 
 #include "runtime/device/device.h"
+#include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
 #include "runtime/math/context.h"
+#include "runtime/math/matrix.h"
 
 namespace panthera {
 
+class GemmAlgorithms;
+struct GemmAlgorithmLibrary;
+
+// As the library keeps the way in which it computes a product; opaque.
+using GemmAlgorithm = std::array<uint64_t, 8>;
+
 enum class Transpose : uint8_t { kNo, kYes };
 enum class Accumulate : uint8_t { kOverwrite, kAdd };
-
-// A matrix inside a tensor's memory, or a batch of equally shaped ones: element (b, r, c) stands
-// b * batch_stride + r * row_stride + c elements after the first.
-struct Matrix {
-  // All of a tensor of two dimensions.
-  Matrix(const Tensor& tensor);  // NOLINT(google-explicit-constructor)
-  // A part of `tensor` beginning `offset` elements into it, strides in elements.
-  static Matrix Part(const Tensor& tensor, int64_t offset, int64_t rows, int64_t columns,
-                     int64_t row_stride);
-  // `batch` such parts, `batch_stride` elements apart.
-  static Matrix Batch(const Tensor& tensor, int64_t offset, int64_t batch, int64_t batch_stride,
-                      int64_t rows, int64_t columns, int64_t row_stride);
-
-  std::byte* data = nullptr;  // null on kMeta
-  DType dtype = DType::kF32;
-  Device device;
-  int64_t batch = 1;
-  int64_t rows = 0;
-  int64_t columns = 0;
-  int64_t row_stride = 0;
-  int64_t batch_stride = 0;
-
- private:
-  Matrix() = default;
-};
 
 // c = op(a) op(b), or c += op(a) op(b) with kAdd; op transposes each matrix of a batch if asked to.
 //
@@ -48,7 +34,8 @@ struct Matrix {
 // Products are summed in fp32 and rounded to c's type once. The same product on the same machine
 // with the same number of threads gives the same bits, wherever it lies in memory. Where the
 // machine has no bf16 instructions, bf16 operands are widened to fp32 first. On a GPU fp32 operands
-// have an fp32 result.
+// have an fp32 result, and the bits depend on the algorithm (gemm_algorithms.h), which depends on
+// an address only where it is aligned to less than 16 bytes.
 struct Product {
   Transpose transpose_a;
   Matrix a;
@@ -81,8 +68,25 @@ class GemmEngine {
   ~GemmEngine();
 
   int64_t ScratchBytes(const Product& product);
-  // On a GPU the product is enqueued on `stream`.
+  // On a GPU the product is enqueued on `stream`, the same for all products of an engine: its order
+  // is what lets products and other ops share scratch.
   void Run(Stream& stream, const Product& product, const Tensor& scratch);
+
+  // The products for a GPU that were asked for on kMeta, one of each form, in that order. Their
+  // matrices name no memory.
+  const std::vector<Product>& planned_products() const;
+
+  // The rest is for a GPU only.
+
+  // The library and GPU for which algorithms can be used.
+  GemmAlgorithmLibrary library();
+  // Products that are among `algorithms` have these from now on, the others the first one that the
+  // library proposes. Fails, and changes nothing, if the algorithms are those of another library or
+  // GPU.
+  absl::Status UseAlgorithms(const GemmAlgorithms& algorithms);
+  // The fastest of the algorithms that the library proposes for a product, which runs some times by
+  // each of them: with kAdd it is added each time. Blocks the host.
+  GemmAlgorithm FastestAlgorithm(Stream& stream, const Product& product, const Tensor& scratch);
 
  private:
   class Impl;

@@ -48,6 +48,7 @@ std::vector<NamedTarget> FuzzTargets();
 std::unique_ptr<FuzzTarget> MakeCheckpointTarget();
 std::unique_ptr<FuzzTarget> MakeConfigTarget();
 std::unique_ptr<FuzzTarget> MakeDocumentsTarget();
+std::unique_ptr<FuzzTarget> MakeGemmAlgorithmsTarget();
 std::unique_ptr<FuzzTarget> MakeManifestTarget();
 std::unique_ptr<FuzzTarget> MakeMetricsTarget();
 std::unique_ptr<FuzzTarget> MakeOverridesTarget();

@@ -1,4 +1,4 @@
-// Two targets: documents to tokenize, and the metrics of a run that goes on.
+// Three targets: documents to tokenize, the metrics of a run that goes on, and its GEMM algorithms.
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -12,6 +12,7 @@
 #include "runtime/base/check.h"
 #include "runtime/data/document_reader.h"
 #include "runtime/data/utf8.h"
+#include "runtime/math/gemm_algorithms.h"
 #include "runtime/metrics/json_lines.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/runtime/data/token_bytes.h"
@@ -195,7 +196,45 @@ class MetricsTarget final : public FuzzTarget {
   const TempDir folder_;
 };
 
+// Part 0 is a file of GEMM algorithms.
+class GemmAlgorithmsTarget final : public FuzzTarget {
+ public:
+  std::vector<Parts> Seeds() const override {
+    const auto matrix = [](int64_t rows, int64_t columns) {
+      return Tensor(nullptr, {rows, columns}, DType::kBF16, {DeviceKind::kMeta, 0});
+    };
+    GemmAlgorithms algorithms({.gpu = "NVIDIA H200", .version = 130100});
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      algorithms.Set({Transpose::kNo, matrix(8, 24), Transpose::kYes, matrix(16, 24), accumulate,
+                      matrix(8, 16)},
+                     {1, 2, 3, 4, 5, 6, 7, ~uint64_t{0}});
+    }
+    return {{GemmAlgorithmsJson(GemmAlgorithms())}, {GemmAlgorithmsJson(algorithms)}};
+  }
+
+  std::vector<std::string> Words() const override {
+    return {"\"gpu\"", "\"algorithms\": {", "\\u0000", "1e400", "-1", "[[[[", "0123456789abcdef"};
+  }
+
+  Verdict Check(const Parts& parts) override {
+    const absl::StatusOr<GemmAlgorithms> algorithms = ParseGemmAlgorithms(parts[0]);
+    if (!algorithms.ok()) {
+      CheckIsOneLine(algorithms.status());
+      return Verdict::kRefused;
+    }
+    const absl::StatusOr<GemmAlgorithms> again =
+        ParseGemmAlgorithms(GemmAlgorithmsJson(*algorithms));
+    CHECK_OK(again.status());
+    CHECK(*again == *algorithms);
+    return Verdict::kAccepted;
+  }
+};
+
 }  // namespace
+
+std::unique_ptr<FuzzTarget> MakeGemmAlgorithmsTarget() {
+  return std::make_unique<GemmAlgorithmsTarget>();
+}
 
 std::unique_ptr<FuzzTarget> MakeDocumentsTarget() { return std::make_unique<DocumentsTarget>(); }
 

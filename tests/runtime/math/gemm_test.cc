@@ -94,18 +94,25 @@ double Entry(const Operand& x, Transpose transpose, int64_t b, int64_t r, int64_
   return transpose == Transpose::kYes ? x.Get(b, c, r) : x.Get(b, r, c);
 }
 
+// An engine and the stream that its products run on.
+struct Engine {
+  explicit Engine(Device device, GemmEngine::Bf16 bf16 = GemmEngine::Bf16::kAsTheMachineCan)
+      : products(device, bf16), stream(device) {}
+
+  GemmEngine products;
+  Stream stream;
+};
+
 // Returns when the product is done.
-void RunProduct(GemmEngine& engine, const Product& product) {
+void RunProduct(Engine& engine, const Product& product) {
   MemoryLedger ledger;
-  const Device device = product.c.device;
-  Stream stream(device);
-  const Buffer scratch(device, ledger, MemoryCategory::kData, "scratch",
-                       engine.ScratchBytes(product));
-  engine.Run(stream, product, scratch.View({scratch.bytes()}, DType::kU8));
-  stream.Synchronize();
+  const Buffer scratch(product.c.device, ledger, MemoryCategory::kData, "scratch",
+                       engine.products.ScratchBytes(product));
+  engine.products.Run(engine.stream, product, scratch.View({scratch.bytes()}, DType::kU8));
+  engine.stream.Synchronize();
 }
 
-void ExpectMatchesDouble(GemmEngine& engine, const Case& t) {
+void ExpectMatchesDouble(Engine& engine, const Case& t) {
   const bool ta = t.transpose_a == Transpose::kYes;
   const bool tb = t.transpose_b == Transpose::kYes;
   const Operand a(t.in, t.batch, ta ? t.k : t.m, ta ? t.m : t.k, 1);
@@ -158,7 +165,7 @@ class GemmTest : public ::testing::TestWithParam<EngineCase> {};
 
 TEST_P(GemmTest, MatchesDoubleForEveryLayoutTypeAndStride) {
   const testing::TensorsOn memory(GetParam().device);
-  GemmEngine engine(GetParam().device, GetParam().bf16);
+  Engine engine(GetParam().device, GetParam().bf16);
   for (const Case& t : Cases()) {
     SCOPED_TRACE(::testing::Message()
                  << Name(t.in) << " to " << Name(t.out) << " ta " << static_cast<int>(t.transpose_a)
@@ -178,8 +185,8 @@ std::string EngineName(const ::testing::TestParamInfo<EngineCase>& engine) {
 INSTANTIATE_TEST_SUITE_P(Engines, GemmTest, ::testing::ValuesIn(EngineCases()), EngineName);
 
 TEST(GemmTest, WidenedProductsEqualNativeOnesUpToSummationOrder) {
-  GemmEngine native({}, GemmEngine::Bf16::kAsTheMachineCan);
-  GemmEngine widened({}, GemmEngine::Bf16::kWidened);
+  Engine native(Device{}, GemmEngine::Bf16::kAsTheMachineCan);
+  Engine widened(Device{}, GemmEngine::Bf16::kWidened);
   const Operand a(DType::kBF16, 1, 40, 64, 1);
   const Operand b(DType::kBF16, 1, 64, 24, 2);
   Operand c1(DType::kF32, 1, 40, 24, 3);
@@ -199,7 +206,7 @@ TEST(GemmTest, WidenedProductsEqualNativeOnesUpToSummationOrder) {
 }
 
 TEST(GemmTest, RepeatedProductHasTheSameBits) {
-  GemmEngine engine({});
+  Engine engine(Device{});
   const Operand a(DType::kBF16, 1, 70, 300, 1);
   const Operand b(DType::kBF16, 1, 300, 90, 2);
   Operand c1(DType::kF32, 1, 70, 90, 3);
@@ -235,7 +242,7 @@ TEST(GemmTest, PlanningTakesAsMuchArenaAsComputing) {
 }
 
 TEST(GemmDeathTest, DisagreeingInnerSizesAreNamed) {
-  GemmEngine engine({});
+  Engine engine(Device{});
   const Operand a(DType::kF32, 1, 4, 5, 1);
   const Operand b(DType::kF32, 1, 6, 3, 2);
   Operand c(DType::kF32, 1, 4, 3, 3);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "runtime/base/dtype.h"
 #include "tests/simt/emulator/device_state.h"
@@ -24,6 +25,33 @@ struct SimtPreference {
 };
 
 namespace {
+
+// The algorithms, best by the library's estimate first, which errs: the fastest one that
+// works is the last but one. Among those proposed are some that cannot be used: one needs more
+// workspace than was allowed, one has a state that says so, one is refused when it is called.
+struct Algorithm {
+  uint64_t number;
+  int64_t milliseconds;
+  size_t extra_workspace;
+  cublasStatus_t proposed;
+  cublasStatus_t multiplied;
+};
+constexpr Algorithm kAlgorithms[] = {
+    {11, 4, 0, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_SUCCESS},
+    {12, 1, 1, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_SUCCESS},
+    {13, 3, 0, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_SUCCESS},
+    {14, 1, 0, CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_SUCCESS},
+    {15, 1, 0, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_NOT_SUPPORTED},
+    {16, 2, 0, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_SUCCESS},
+    {17, 2, 0, CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_SUCCESS},
+};
+
+const Algorithm* Find(const cublasLtMatmulAlgo_t& algorithm) {
+  const auto* const found =
+      std::find_if(std::begin(kAlgorithms), std::end(kAlgorithms),
+                   [&](const Algorithm& known) { return known.number == algorithm.data[0]; });
+  return found == std::end(kAlgorithms) ? nullptr : found;
+}
 
 // Enough to show that somebody else keeps something there.
 constexpr size_t kTouchedWorkspace = 4096;
@@ -75,6 +103,8 @@ void Multiply(const Operand& a, const Operand& b, float alpha, float beta, const
 }
 
 }  // namespace
+
+size_t cublasLtGetVersion() { return 130100; }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
   *handle = new SimtCublasLt;
@@ -171,10 +201,30 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t /*handle*/,
   if (a->type != b->type || (a->type == CUDA_R_32F && c->type != CUDA_R_32F)) {
     return CUBLAS_STATUS_NOT_SUPPORTED;
   }
-  results[0] = {};
-  results[0].workspaceSize = preference->workspace_bytes;
-  *count = 1;
+  for (const Algorithm& algorithm : kAlgorithms) {
+    if (*count < requested) {
+      cublasLtMatmulHeuristicResult_t& result = results[(*count)++];
+      result = {};
+      result.algo.data[0] = algorithm.number;
+      result.workspaceSize = preference->workspace_bytes + algorithm.extra_workspace;
+      result.state = algorithm.proposed;
+    }
+  }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t /*handle*/,
+                                       cublasLtMatmulDesc_t /*description*/,
+                                       cublasLtMatrixLayout_t /*a*/, cublasLtMatrixLayout_t /*b*/,
+                                       cublasLtMatrixLayout_t /*c*/, cublasLtMatrixLayout_t /*d*/,
+                                       const cublasLtMatmulAlgo_t* algorithm,
+                                       cublasLtMatmulHeuristicResult_t* result) {
+  const Algorithm* const known = Find(*algorithm);
+  if (known == nullptr) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  *result = {};
+  return known->proposed;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t description,
@@ -182,8 +232,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
                               const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
                               const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t /*d_layout*/,
-                              const cublasLtMatmulAlgo_t* /*algorithm*/, void* workspace,
+                              const cublasLtMatmulAlgo_t* algorithm, void* workspace,
                               size_t workspace_bytes, cudaStream_t stream) {
+  const Algorithm* const known = Find(*algorithm);
+  if (known == nullptr) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  if (known->multiplied != CUBLAS_STATUS_SUCCESS) {
+    return known->multiplied;
+  }
   const Operand left{a, *a_layout, description->a};
   const Operand right{b, *b_layout, description->b};
   const Operand old{c, *c_layout};
@@ -191,7 +248,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
   const float scale = *static_cast<const float*>(alpha);
   const float keep = *static_cast<const float*>(beta);
   simt::DeviceState::Get().Enqueue(stream, [=] {
-    simt::DeviceState::Get().PassTime(1);
+    simt::DeviceState::Get().PassTime(known->milliseconds);
     std::memset(workspace, 0xff, std::min(workspace_bytes, kTouchedWorkspace));
     Multiply(left, right, scale, keep, old, d);
   });

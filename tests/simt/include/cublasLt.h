@@ -1,6 +1,7 @@
 // Stands in for cuBLASLt's header under the emulation: what Panthera uses of it. A product is a
 // plain loop with fp32 sums in index order, done when its stream comes to it; the begin of its
-// workspace is filled with NaNs first. Names, values and meanings are those of NVIDIA's cuBLASLt
+// workspace is filled with NaNs first. It knows several algorithms, which differ in emulated time
+// only (see cublasLt.cc). Names, values and meanings are those of NVIDIA's cuBLASLt
 // documentation.
 #ifndef PANTHERA_TESTS_SIMT_INCLUDE_CUBLASLT_H_
 #define PANTHERA_TESTS_SIMT_INCLUDE_CUBLASLT_H_
@@ -50,6 +51,7 @@ struct cublasLtMatmulHeuristicResult_t {
   float wavesCount;
 };
 
+size_t cublasLtGetVersion();
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle);
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
@@ -75,6 +77,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int requested,
                                               cublasLtMatmulHeuristicResult_t* results, int* count);
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm,
+                                       cublasLtMatmulHeuristicResult_t* result);
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
                               const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout,
                               const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
