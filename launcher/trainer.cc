@@ -9,6 +9,8 @@
 #include "optim/schedule.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/comm/reduce.h"
+#include "runtime/math/gemm.h"
+#include "runtime/math/gemm_tuning.h"
 #include "runtime/math/host_mirror.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/vector_ops.h"
@@ -79,6 +81,8 @@ StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device targ
   PlanSave(options, instance, data_parallel.rank());
   MeasureGemmRate(instance.context(), options.model, instance.dtype(),
                   plan_world.host_data_parallel());
+  plan.products = instance.context().gemm().planned_products();
+  TuneProducts(instance.context(), plan.products);
   plan.arena_bytes = instance.context().arena().peak_bytes();
   plan.arena_peak = instance.context().arena().peak_allocations();
   plan.memory = ledger;

@@ -31,6 +31,8 @@ struct StepPlan {
   int64_t arena_bytes = 0;
   // What is in the arena when it is fullest.
   std::vector<Arena::Allocation> arena_peak;
+  // On a GPU, one of each form.
+  std::vector<Product> products;
   // Sent to other ranks by this one in one optimizer step.
   int64_t bytes_sent = 0;
 

@@ -16,6 +16,7 @@
 #include "launcher/config_file.h"
 #include "launcher/config_text.h"
 #include "launcher/exit_codes.h"
+#include "launcher/gemm_algorithm_file.h"
 #include "launcher/gemm_rate.h"
 #include "launcher/host_memory.h"
 #include "launcher/run_directory.h"
@@ -207,6 +208,7 @@ absl::Status TrainingRun::PlanMemory() {
   ASSIGN_OR_RETURN(World plan_world, PlanWorld(options_.parallel, world_.mesh.world_size()));
   const StepPlan plan = Trainer::Plan(options_, plan_world, world_.device);
   arena_bytes_ = plan.arena_bytes;
+  products_ = plan.products;
   return world_.device.is_cuda() ? FitsGpu(plan) : FitsHost(plan);
 }
 
@@ -239,8 +241,10 @@ absl::Status TrainingRun::FitsGpu(const StepPlan& plan) const {
 absl::Status TrainingRun::CreateTrainer() {
   trainer_ = std::make_unique<Trainer>(
       options_, world_, std::make_unique<Context>(world_.device, ledger_, arena_bytes_));
-  RETURN_IF_ERROR(LoadResumePoint());
   ModelInstance& instance = trainer_->instance();
+  ASSIGN_OR_RETURN(gemm_algorithms_, SettleGemmAlgorithms(files_, *world_.host, instance.context(),
+                                                          products_, options_.train.run_dir));
+  RETURN_IF_ERROR(LoadResumePoint());
   gemm_rate_ = MeasureGemmRate(instance.context(), options_.model, instance.dtype(),
                                world_.host_data_parallel());
   return absl::OkStatus();
@@ -258,6 +262,10 @@ absl::Status TrainingRun::OpenRecords() {
   RETURN_IF_ERROR(WriteFile(files_, directory + "/config.toml", PrintConfig(options_)));
   RETURN_IF_ERROR(
       WriteFile(files_, directory + "/version.txt", absl::StrCat("panthera ", kVersion, "\n")));
+  if (!gemm_algorithms_.empty()) {
+    RETURN_IF_ERROR(
+        WriteFile(files_, absl::StrCat(directory, "/", kGemmAlgorithmFileName), gemm_algorithms_));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsSink> lines,
                    JsonLinesFile::Open(directory + "/metrics.jsonl", first_step_));
   sinks_.push_back(std::move(lines));

@@ -38,6 +38,7 @@ enum class StartMode : uint8_t {
 //   config.toml     the resolved configuration of the latest start
 //   version.txt     the program that wrote it
 //   metrics.jsonl   one line per step
+//   gemm_algorithms.json  on GPUs: how products are computed
 //   checkpoints/    what a resume needs; weights in the form that transformers reads
 //   lock            held while a job works here
 class TrainingRun {
@@ -120,6 +121,8 @@ class TrainingRun {
   double model_flops_per_token_ = 0;
   double gemm_rate_ = 0;
   int64_t arena_bytes_ = 0;
+  std::vector<Product> products_;
+  std::string gemm_algorithms_;  // contents of the file; empty on CPUs
   int64_t first_step_ = 0;
   int64_t saved_step_ = -1;
   bool save_due_ = false;

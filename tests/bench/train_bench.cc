@@ -29,6 +29,8 @@
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/data/megatron_writer.h"
+#include "runtime/math/gemm.h"
+#include "runtime/math/gemm_tuning.h"
 #include "runtime/math/op_times.h"
 #include "tests/bench/bench_models.h"
 #include "tests/bench/kernel_case.h"
@@ -138,12 +140,15 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
   results.seconds_to_weights = SecondsSince(begin);
   ModelInstance& instance = trainer.instance();
   Context& ctx = instance.context();
+  if (ctx.device().is_cuda()) {
+    RETURN_IF_ERROR(ctx.gemm().UseAlgorithms(TuneProducts(ctx, plan.products)));
+  }
   RETURN_IF_ERROR(trainer.TrainStep(0, &data).status());
   ctx.compute().Synchronize();
   results.seconds_to_first_step = SecondsSince(begin);
 
   const auto gemm_rate = [&] {
-    return MeasureGemmRate(ctx, options.model, instance.dtype(), *world.data_parallel);
+    return MeasureGemmRate(ctx, options.model, instance.dtype(), world.host_data_parallel());
   };
   results.gemm_rate = gemm_rate();
   ctx.set_op_times(&results.ops);
@@ -154,6 +159,7 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
     results.step_seconds.push_back(SecondsSince(step_begin));
   }
   ctx.set_op_times(nullptr);
+  results.ops.Collect();
   results.peak_bytes = PeakResidentBytes();
   results.ledger_bytes = ledger.total_bytes();
   results.gemm_rate = std::max(results.gemm_rate, gemm_rate());
@@ -265,8 +271,8 @@ absl::Status Run(const Arguments& arguments) {
   const std::string stem = directory.File("tokens");
   ASSIGN_OR_RETURN(const RunOptions options, Options(arguments, runtime.size(), stem));
   RETURN_IF_ERROR(WriteRandomTokens(stem, options.model));
-  ASSIGN_OR_RETURN(World world, ConnectWorld(runtime, options.parallel, options.device,
-                                             ConnectHosts(runtime)));
+  ASSIGN_OR_RETURN(World world,
+                   ConnectWorld(runtime, options.parallel, options.device, ConnectHosts(runtime)));
   ASSIGN_OR_RETURN(const Results results, Measure(options, world));
   if (runtime.rank() == 0) {
     Print(arguments, world, results);

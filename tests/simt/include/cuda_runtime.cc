@@ -51,7 +51,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {"emulated GPU"};
+  *properties = {"emulated GPU", {}};
   return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
 
@@ -70,11 +70,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*d
       return cudaSuccess;
   }
   return cudaErrorInvalidValue;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {};
-  return cudaSetDevice(device);
 }
 
 cudaError_t cudaDeviceSynchronize() {
