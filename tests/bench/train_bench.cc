@@ -234,7 +234,8 @@ void Print(const Arguments& arguments, const World& world, const Results& result
   PrintOps(results);
 }
 
-nlohmann::ordered_json ToJson(const Arguments& arguments, const World& world, const Results& results) {
+nlohmann::ordered_json ToJson(const Arguments& arguments, const World& world,
+                              const Results& results) {
   nlohmann::ordered_json ops = nlohmann::ordered_json::array();
   ForEachMeasuredOp(results.ops, [&](OpKind kind, const OpTimes::Entry& entry) {
     ops.push_back({{"op", Name(kind)},
