@@ -52,6 +52,22 @@ TEST_P(EmbeddingTest, BackwardOnIntegersIsExact) {
   EXPECT_TRUE(IsNear(dtable, std::array<double, 10>{7, 8, 40, 60, 0, 0, 9, 12, 0, 0}, {}));
 }
 
+// More positions than one block of a GPU sorts by itself, and of a number that is no power of two.
+TEST_P(EmbeddingTest, BackwardOfManyPositionsIsExactOnIntegers) {
+  constexpr int64_t kPositions = 5000;
+  constexpr int64_t kVocabulary = 300;
+  const HostTensor tokens = RandomTokens(kPositions, kVocabulary, 1);
+  std::vector<double> values;
+  for (int64_t i = 0; i < 2 * kPositions; ++i) {
+    values.push_back(static_cast<double>(i * i % 17 - 8));
+  }
+  const HostTensor dout = FromDoubles(values, {kPositions, 2}, dtype());
+  const HostTensor dtable({kVocabulary, 2}, DType::kF32);
+  EmbeddingBackward(ctx, tokens, dout, {dtable, Accumulate::kOverwrite});
+  EXPECT_TRUE(
+      IsNear(dtable, reference::EmbeddingBackward(ToDoubles(tokens), values, kVocabulary, 2), {}));
+}
+
 TEST_P(EmbeddingTest, BackwardAddsToWhatIsThereAndLeavesAbsentRowsAlone) {
   const HostTensor tokens = FromTokens(std::array<int32_t, 3>{2, 0, 2});
   const HostTensor dout = FromDoubles(std::array<double, 3>{1, 2, 4}, {3, 1}, dtype());

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tests/simt/emulator/device_state.h"
+#include "tests/simt/emulator/launch_log.h"
 
 namespace {
 
@@ -193,6 +194,7 @@ cudaError_t EnqueueLaunch(const cudaLaunchConfig_t& config, const void* kernel,
     return cudaErrorInvalidValue;
   }
   ++State().counts().launches;
+  simt::LogLaunch(kernel);
   Launch launch;
   launch.kernel = "kernel";
   launch.grid = grid;
