@@ -3,7 +3,7 @@
 
 set -euo pipefail
 
-readonly kTotalSeconds=585  # for a limit of ten minutes on the whole command
+readonly kTotalSeconds=575  # for a limit of ten minutes on the whole command
 
 # Stages in order of value: name, its most seconds, and in dry mode.
 readonly kStages='
@@ -109,9 +109,8 @@ run_stage() {  # STAGE SECONDS
   report "$1" "$status" $((($(microseconds) - begin) / 1000)) "${detail#skipped: }"
 }
 
-run_all() {
-  local stage seconds dry_seconds left table=$kStages
-  if ((sanitize)); then table=$kSanitizerStages; fi
+run_all() {  # STAGES
+  local stage seconds dry_seconds left table=$1
   while read -r stage seconds dry_seconds; do
     if [[ -z $stage || (${#only[@]} -gt 0 && " ${only[*]} " != *" $stage "*) ]]; then continue; fi
     if ((dry)); then seconds=$dry_seconds; fi
@@ -138,10 +137,19 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
 export PANTHERA_BENCH_DRY=$dry PANTHERA_BENCH_BUILD=$build
 
+stages=$kStages
+if ((sanitize)); then stages=$kSanitizerStages; fi
+for stage in "${only[@]}"; do
+  if [[ $stages != *$'\n'"$stage "* ]]; then
+    echo "gpu_run.sh: there is no stage $stage; see --help" >&2
+    exit 2
+  fi
+done
+rm -f "$out/profile.csv"
 : >"$results"
 : >"$log"
 failures=0
-run_all
+run_all "$stages"
 summarize || failures=$((failures + 1))
 cat "$out/summary.txt"
 ((failures == 0))
