@@ -8,6 +8,8 @@ readonly kName=panthera_gpu
 # Libraries of NVIDIA that are hundreds of megabytes large: found on the machine that runs the
 # bundle; where they are missing, stand-ins let everything start that uses no GPU.
 readonly kFoundThere='^lib(cublasLt|nccl)\.so'
+# What plugins of Open MPI need that are for networks, files and one-sided messages.
+readonly kLargePlugins='missing|lib(uc[pts]|oshmem|psm|infinipath|fabric|ibverbs|mca_common_(ompio|ucx))'
 
 usage() {
   cat <<'TEXT'
@@ -74,9 +76,8 @@ copy_mpi() {
   share=$(ompi_info --path pkgdatadir --parsable | cut -d : -f 3)
   settings=$(ompi_info --path sysconfdir --parsable | cut -d : -f 3)
   for plugin in "$plugins"/mca_*.so; do
-    # Networks, files and one-sided messages would bring large libraries with them.
     if ! libraries_of "$plugin" |
-      grep -qE 'missing|lib(uc[pts]|oshmem|psm|infinipath|fabric|ibverbs|mca_common_(ompio|ucx))'; then
+      grep -qE "$kLargePlugins"; then
       install -m 755 "$plugin" "$bundle/lib/openmpi/"
     fi
   done
@@ -103,7 +104,8 @@ copy_texts() {
   local commit
   cp -r configs "$bundle/"
   mkdir -p "$bundle/tests/bench" "$bundle/data"
-  cp tests/bench/gpu_run.sh tests/bench/gpu_stage tests/bench/predictions.json tests/bench/*.py "$bundle/tests/bench/"
+  cp tests/bench/{gpu_run.sh,gpu_stage,predictions.json,torch_kernels.py,torch_train.py} \
+    "$bundle/tests/bench/"
   cp tests/bench/gpu_bundle_run "$bundle/run"
   commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
   if [[ -n $(git status --porcelain 2>/dev/null) ]]; then commit+=" with changes"; fi

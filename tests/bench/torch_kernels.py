@@ -80,7 +80,8 @@ class Bench:
                 self.batch_seconds(calls * repeats) for _ in range(2 if self.dry else 15)
             )
             line.update(seconds=statistics.median(seconds))
-            line.update(spread_seconds=seconds[len(seconds) * 9 // 10] - seconds[len(seconds) // 10])
+            high, low = seconds[len(seconds) * 9 // 10], seconds[len(seconds) // 10]
+            line.update(spread_seconds=high - low)
         except Exception as error:  # what one kernel lacks, the others may have
             line.update(error=str(error).splitlines()[0][:200] if str(error) else repr(error))
         print(json.dumps(line), file=self.lines, flush=True)
@@ -136,6 +137,9 @@ def rows(bench, name, m, mode):
         total = x + branch
         return total, rms(total, gain)
 
+    def embedding_gradient(dout, ids):
+        return torch.ops.aten.embedding_dense_backward(dout, ids, m["columns"], -1, False)
+
     def cross_entropy(logits, targets):
         logits = logits.detach().requires_grad_()
         loss = F.cross_entropy(logits[:, : m["vocab"]].float(), targets)
@@ -147,17 +151,16 @@ def rows(bench, name, m, mode):
     bench.forward("embedding_forward", name, mode, lambda i, table: F.embedding(i, table),
                   lambda: [ids(), bench.noise(m["columns"], width)])
     bench.forward("embedding_backward", name, mode,
-                  lambda d, i: torch.ops.aten.embedding_dense_backward(d, i, m["columns"], -1, False),
-                  lambda: [x(), ids()])
+                  embedding_gradient, lambda: [x(), ids()])
     bench.forward("rmsnorm_forward", name, mode, rms, lambda: [x(), gain()])
     bench.forward("add_rmsnorm_forward", name, mode, add_rms, lambda: [x(), x(), gain()])
     bench.backward("rmsnorm_backward", name, mode, rms, lambda: [x(), gain()], 2,
                    rest=lambda dx, tensors: dx + tensors[0])
     half = m["head"] // 2
+    table = lambda: bench.noise(m["sequence"], 1, half)
+    heads = (tokens // m["sequence"], m["sequence"], 2 * m["heads"], m["head"])
     bench.forward("rope_forward", name, mode, rotate,
-                  lambda: [bench.noise(tokens // m["sequence"], m["sequence"], 2 * m["heads"],
-                                       m["head"]),
-                           bench.noise(m["sequence"], 1, half), bench.noise(m["sequence"], 1, half)])
+                  lambda: [bench.noise(*heads), table(), table()])
     gate_up = lambda: [bench.noise(tokens, 2 * m["ffn"])]
     bench.forward("swiglu_forward", name, mode, swiglu, gate_up)
     bench.backward("swiglu_backward", name, mode, swiglu, gate_up, 1)
@@ -229,7 +232,7 @@ def main():
     parser.add_argument("--compile-models", nargs="*", default=["7b"], choices=list(MODELS),
                         help="whose kernels are also compiled, which takes seconds for each")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, a few calls, eager")
-    parser.add_argument("--json", help="file that gets one more line for each; default: the terminal")
+    parser.add_argument("--json", help="file that gets one more line for each")
     arguments = parser.parse_args()
     # Gradients are asked for again and again from one forward pass.
     import torch._functorch.config
@@ -239,8 +242,9 @@ def main():
     models = {"dry": DRY} if arguments.dry else {name: MODELS[name] for name in arguments.models}
     for group in arguments.groups:
         if group == "sweep":
-            lengths, widths = ([32], [64]) if arguments.dry else ([1024, 2048, 4096, 8192], [64, 128])
-            tokens, columns = (64, 64) if arguments.dry else (16384, 2048)
+            lengths, widths, tokens, columns = [1024, 2048, 4096, 8192], [64, 128], 16384, 2048
+            if arguments.dry:
+                lengths, widths, tokens, columns = [32], [64], 64, 64
             for width in widths:
                 for length in lengths:
                     attention(bench, f"S={length} D={width} causal", tokens // length, length,

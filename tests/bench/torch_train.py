@@ -6,9 +6,10 @@
 
 Prints one line of JSON, or appends it to a file; exits with 77 (skipped) where there is no PyTorch.
 The model is the same as Panthera's: RMSNorm before attention and before SwiGLU, rotary positions,
-causal attention through scaled_dot_product_attention. With --precision bf16 the products run in bfloat16 under torch.autocast and the weights stay fp32, as is
-usual. The optimizer is either torch.optim.AdamW (fused where there is such a kernel) or the sign
-update of Tiger in torch._foreach operations.
+causal attention through scaled_dot_product_attention. With --precision bf16 the products run in
+bfloat16 under torch.autocast and the weights stay fp32, as is usual. The optimizer is either
+torch.optim.AdamW (fused where there is such a kernel) or the sign update of Tiger in torch._foreach
+operations.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def make_optimizer(name, model):
 
 
 def flops_per_token(model, sizes, sequence):
-    """As CountFlops of model/cost.h: matrices but the embedding, and the causal half of attention."""
+    """As CountFlops of model/cost.h: matrices but the embedding, and half of all attention."""
     matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     if not sizes["tied"]:
         matrices -= sizes["vocab"] * sizes["width"]
