@@ -109,8 +109,10 @@ int RunEval(const EvalArguments& arguments) {
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  absl::StatusOr<World> world =
-      ConnectWorld(runtime, ParallelOptions(), {.kind = arguments.device}, ConnectHosts(runtime));
+  // Little travels, once: ranks may share a GPU, and need no NCCL where they do not.
+  absl::StatusOr<World> world = ConnectWorld(
+      runtime, ParallelOptions(), {.kind = arguments.device, .sharing = DeviceSharing::kMpi},
+      ConnectHosts(runtime));
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
     return kExitDone;

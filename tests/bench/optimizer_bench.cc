@@ -39,7 +39,8 @@ class OptimizerCase {
                                                                          : 6);
   }
   void Fold() {
-    optimizer_->FoldGradient(context_, context_.compute(), {0}, gradient_->tensor(), {});
+    Context& ctx = context_;
+    optimizer_->FoldGradient(ctx, ctx.compute(), {0}, gradient_->tensor(), {});
   }
   void Update() {
     StepInput input;

@@ -11,13 +11,15 @@
 //   gains
 //                   of all ranks in fp32; 8 bytes for each block of 1,024 elements or row of the
 //                   embedding (gradient sums), and again without the embedding (Tiger's sums of
-//                   weights); a count (4 bytes) and a flag (1) for each tensor, and the flags of
-//                   all ranks for the group with the most tensors
+//                   weights), and of both kinds the sums over each tensor (8 bytes); a count (4
+//                   bytes) and a flag (1) for each tensor, and the flags (4 bytes) of all ranks for
+//                   the group with the most tensors; the losses (8 bytes) of all ranks; the verdict
+//                   on a step (32 bytes)
 //   data            cosines and sines [T, D/2]; loss sum and batch; sums and batch of an evaluation
 //
 // and it sends to each of R - 1 others: in a micro-step its part of every group's gradient (bf16),
-// all gains' gradients (fp32) and a flag for each tensor; once a step both kinds of sums of its
-// blocks, its loss, and its shard of the new weights.
+// all gains' gradients (fp32) and a flag (4 bytes) for each tensor; once a step both kinds of sums
+// of its blocks, its loss, and its shard of the new weights.
 #include <omp.h>
 
 #include <string>
@@ -116,9 +118,9 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
       // Gains of all ranks: 64 * 4 * 266,240 = 68 MB, less than the table. The gains' own sums are
       // 65 * 4 blocks.
       .communication = 2 * kTable + 2 * kTable + 8 * (kGradientSums + 260) + 8 * kWeightSums +
-                       5 * kTensors + 64 * 65,
+                       (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32,
       .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
-      .sent = 63 * (8 * (2 * kShard + 4 * kGains + kTensors) + 8 * kGradientSums / 64 +
+      .sent = 63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
                     8 * kWeightSums / 64 + 8 + 2 * kShard)};
   const RunOptions options = Load("llama_7b_64gpu", 64);
   EXPECT_EQ(CountParameters(options.model).total(), 6'888'361'984);
@@ -182,9 +184,9 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
       // Gains of all ranks: 1024 * 4 * 1,318,912 = 5.4 GB, more than the embedding. The gains' own
       // sums are 161 * 8 blocks.
       .communication = 2 * kEmbedding + 5'402'263'552 + 8 * (kGradientSums + 1288) +
-                       8 * kWeightSums + 5 * kTensors + 1024 * 161,
+                       8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32,
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
-      .sent = 1023 * (2 * (2 * kShard + 4 * kGains + kTensors) + 8 * kGradientSums / 1024 +
+      .sent = 1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
                       8 * kWeightSums / 1024 + 8 + 2 * kShard)};
   const RunOptions options = Load("llama_70b_1024gpu", 1024);
   EXPECT_EQ(CountParameters(options.model).total(), 70'553'706'496);
