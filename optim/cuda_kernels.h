@@ -64,12 +64,17 @@ void MarkNonFinite(Stream& stream, const ParameterStore& store, GroupId group,
 
 // optimizer_update.cu
 
-// Tiger::Step of one group: reads the momentum.
-//   param_sums   [params] f64: of matrices, the sum of squares of the shrunk weights
-//   row_squares  [blocks of the shard] f64: the same of each row of an embedding; else unused
-void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& momentum,
-                 const Tensor& param_sums, const Tensor& row_squares, double shrink_ratio,
-                 const StepInput& input, RuleOf rule);
+struct TigerUpdate {
+  Tensor momentum;
+  Tensor gradient;  // [shard_elements] fp32, folded into the momentum in the same pass; or empty
+  double beta = 0;
+  Tensor param_sums;   // [params] f64: of matrices, the sum of squares of the shrunk weights
+  Tensor row_squares;  // [blocks of the shard] f64: the same of an embedding's rows; else empty
+  double shrink_ratio = 1;
+};
+// Tiger::Step of one group.
+void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
+                 const TigerUpdate& update, const StepInput& input, RuleOf rule);
 // Lion::Step and AdamW::Step of one group: they update their states.
 //   gradient [shard_elements] fp32
 void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,

@@ -23,8 +23,8 @@ void SumWeightSquares(Stream&, const ParameterStore&, GroupId, const Tensor&, do
   Absent();
 }
 void MarkNonFinite(Stream&, const ParameterStore&, GroupId, const Tensor&, Tensor) { Absent(); }
-void UpdateTiger(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,
-                 const Tensor&, double, const StepInput&, RuleOf) {
+void UpdateTiger(Stream&, const ParameterStore&, GroupId, const TigerUpdate&, const StepInput&,
+                 RuleOf) {
   Absent();
 }
 void UpdateLion(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,

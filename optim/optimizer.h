@@ -24,8 +24,6 @@ struct FoldInput {
   MicroStepPlace place = MicroStepPlace::kFirst;
   // What each rank's gradient counts: 1 / (micro-steps per step * ranks) makes their sum the mean.
   double weight = 1;
-  // If given, [1] fp32: multiplies `weight`.
-  Tensor scale;
   // If given, [blocks of the shard] double: receives, for each block, the sum of squares of
   // sum_r contributions[r], without weight. kFirst overwrites, kLater adds.
   Tensor squares;

@@ -78,12 +78,6 @@ __device__ float SumOfRanks(const Gradient* contributions, int64_t ranks, int64_
   return sum;
 }
 
-struct FoldFactors {
-  float keep;
-  double take;         // before `scale`
-  const float* scale;  // may be null
-};
-
 struct FoldOperands {
   float gradient;
   float momentum;
@@ -92,13 +86,11 @@ struct FoldOperands {
 template <typename Gradient, typename State>
 __global__ void FoldKernel(const __grid_constant__ SegmentBatch batch,
                            const Gradient* contributions, int64_t ranks, int64_t row,
-                           State* momentum, FoldFactors factors, const uint8_t* left_out,
+                           State* momentum, float keep, float take, const uint8_t* left_out,
                            MicroStepPlace place, double* squares) {
   const int64_t index = BlockOfThread(batch);
   const KernelBlock block = BlockOrNone(batch, index);
   const bool folds = block.segment != nullptr && !IsLeftOut(left_out, *block.segment);
-  const double scale = factors.scale != nullptr ? static_cast<double>(*factors.scale) : 1.0;
-  const auto take = static_cast<float>(factors.take * scale);
   const double sum = SumOverLanes(
       folds ? block.elements : 0,
       [&](int64_t i) -> FoldOperands {
@@ -106,8 +98,8 @@ __global__ void FoldKernel(const __grid_constant__ SegmentBatch batch,
         return {SumOfRanks(contributions, ranks, row, at), static_cast<float>(momentum[at])};
       },
       [&](int64_t i, const FoldOperands& operands) {
-        momentum[block.shard_begin + i] = static_cast<State>(
-            FlushTiny(Blend(factors.keep, operands.momentum, take, operands.gradient)));
+        momentum[block.shard_begin + i] =
+            static_cast<State>(FlushTiny(Blend(keep, operands.momentum, take, operands.gradient)));
         return operands.gradient * operands.gradient;
       });
   if (squares != nullptr && block.segment != nullptr && LaneOfThread() == 0) {
@@ -185,15 +177,14 @@ void FoldGradient(Stream& stream, const ParameterStore& store, GroupId group,
                   const Tensor& contributions, const Tensor& momentum, double beta,
                   const FoldInput& input) {
   const bool first = input.place == MicroStepPlace::kFirst;
-  const FoldFactors factors = {.keep = first ? static_cast<float>(beta) : 1.0F,
-                               .take = (1 - beta) * input.weight,
-                               .scale = DataOrNull<float>(input.scale)};
+  const float keep = first ? static_cast<float>(beta) : 1.0F;
+  const auto take = static_cast<float>((1 - beta) * input.weight);
   ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
     DispatchFloat(contributions.dtype(), [&]<typename Gradient>() {
       DispatchFloat(momentum.dtype(), [&]<typename State>() {
         Launch(stream, ShapeFor(batch), &FoldKernel<Gradient, State>, batch,
                contributions.data<Gradient>(), contributions.size(0), contributions.size(1),
-               momentum.data<State>(), factors, DataOrNull<uint8_t>(input.left_out), input.place,
+               momentum.data<State>(), keep, take, DataOrNull<uint8_t>(input.left_out), input.place,
                DataOrNull<double>(input.squares));
       });
     });

@@ -45,7 +45,10 @@ __device__ float ScaleOrOne(const float* scale) { return scale != nullptr ? *sca
 
 template <typename State>
 struct TigerRule {
-  const State* momentum;
+  State* momentum;
+  const float* gradient;  // may be null
+  const float* scale;     // of the gradient; may be null
+  double beta;
   const double* param_sums;
   const double* row_squares;
   const int32_t* shrinks;  // may be null
@@ -55,10 +58,12 @@ struct TigerRule {
   float decay = 0;
   float factor = 1;
   float centre = 0;
+  float take = 0;
   bool moves = true;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock& block, int64_t index,
                         bool is_left_out) {
+    take = TakeOfScaled(beta, ScaleOrOne(scale));
     moves = !is_left_out;
     factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
     centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
@@ -80,6 +85,16 @@ struct TigerRule {
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
     float direction[kPack];
     LoadFloats<State, kPack>(momentum, first, direction);
+    if (gradient != nullptr && moves) {
+      float g[kPack];
+      LoadFloats<float, kPack>(gradient, first, g);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        direction[i] = FlushTiny(Blend(static_cast<float>(beta), direction[i], take, g[i]));
+      }
+      // Rounding keeps the sign, and no number that is not flushed becomes 0.
+      StoreStates<State, kPack>(direction, momentum, first);
+    }
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
       if (factor != 1) {
@@ -212,16 +227,18 @@ void Update(Stream& stream, const ParameterStore& store, GroupId group, const Ru
 
 }  // namespace
 
-void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& momentum,
-                 const Tensor& param_sums, const Tensor& row_squares, double shrink_ratio,
-                 const StepInput& input, RuleOf rule_of) {
-  DispatchFloat(momentum.dtype(), [&]<typename State>() {
+void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
+                 const TigerUpdate& update, const StepInput& input, RuleOf rule_of) {
+  DispatchFloat(update.momentum.dtype(), [&]<typename State>() {
     TigerRule<State> rule = {};
-    rule.momentum = momentum.data<State>();
-    rule.param_sums = param_sums.data<double>();
-    rule.row_squares = DataOrNull<double>(row_squares);
+    rule.momentum = update.momentum.data<State>();
+    rule.gradient = DataOrNull<float>(update.gradient);
+    rule.scale = DataOrNull<float>(input.gradient_scale);
+    rule.beta = update.beta;
+    rule.param_sums = update.param_sums.data<double>();
+    rule.row_squares = DataOrNull<double>(update.row_squares);
     rule.shrinks = DataOrNull<int32_t>(input.shrinks);
-    rule.shrink_ratio = shrink_ratio;
+    rule.shrink_ratio = update.shrink_ratio;
     rule.learning_rate = input.learning_rate;
     Update(stream, store, group, rule, input, rule_of);
   });

@@ -69,8 +69,7 @@ void Tiger::FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tens
   }
   const bool first = input.place == MicroStepPlace::kFirst;
   const float keep = first ? static_cast<float>(options().beta1) : 1.0F;
-  const auto take = static_cast<float>((1 - options().beta1) * input.weight *
-                                       static_cast<double>(ScaleOf(input.scale)));
+  const auto take = static_cast<float>((1 - options().beta1) * input.weight);
   const Tensor flat = contributions.Reshape({contributions.elements()});
   ForEachBlock(store(), group, [&](const ShardBlock& block) {
     float sum[kChunkElements];
@@ -145,7 +144,7 @@ void Tiger::SumWeights(Context& ctx, const StepInput& input) {
 }
 
 void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
-                        const StepInput& input) {
+                        const Tensor& gradient, const StepInput& input) {
   const bool left_out = IsLeftOut(input.left_out, block.param);
   const float factor = shrink_factor(block.param, input.shrinks);
   if (left_out && factor == 1) {
@@ -158,6 +157,9 @@ void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, con
   const float rate = TigerRate(spec.kind, input.learning_rate, squares,
                                by_row ? block.elements : spec.shape.elements());
   const RoundingBits bits = rounding_bits(block.param, input);
+  const bool folds = gradient.elements() > 0 && !left_out;
+  const auto keep = static_cast<float>(options().beta1);
+  const float take = TakeOfScaled(options().beta1, ScaleOf(input.gradient_scale));
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
@@ -165,13 +167,19 @@ void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, con
     ReadShrunk(block, weights, factor, offset, count, theta);
     if (!left_out) {
       LoadRow(momentum, begin, count, direction);
+      if (folds) {
+        BlendRow(keep, take, gradient.data<float>() + begin, count, direction);
+        StoreState(momentum, begin, count, direction);
+        LoadRow(momentum, begin, count, direction);
+      }
       SignStepRow(rate, decay(block.param), direction, count, theta);
     }
     WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
   });
 }
 
-void Tiger::UpdateGroup(Context& ctx, GroupId group, const StepInput& input) {
+void Tiger::UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient,
+                        const StepInput& input) {
   const WeightShard weights = store().shard(group);
   const Tensor& momentum = momentum_.shard(group);
   if (ctx.target().is_cuda()) {
@@ -189,13 +197,20 @@ void Tiger::UpdateGroup(Context& ctx, GroupId group, const StepInput& input) {
       cuda::SumWeightSquares(ctx.compute(), store(), group, input.shrinks, options().shrink_ratio,
                              row_squares);
     }
-    cuda::UpdateTiger(ctx.compute(), store(), group, momentum, squares_.param_sums(), row_squares,
-                      options().shrink_ratio, input, [&](ParamId id) { return rule(id, input); });
+    cuda::UpdateTiger(ctx.compute(), store(), group,
+                      {.momentum = momentum,
+                       .gradient = gradient,
+                       .beta = options().beta1,
+                       .param_sums = squares_.param_sums(),
+                       .row_squares = row_squares,
+                       .shrink_ratio = options().shrink_ratio},
+                      input, [&](ParamId id) { return rule(id, input); });
     return;
   }
   if (!ctx.device().is_meta()) {
-    ForEachBlock(store(), group,
-                 [&](const ShardBlock& block) { UpdateBlock(block, weights, momentum, input); });
+    ForEachBlock(store(), group, [&](const ShardBlock& block) {
+      UpdateBlock(block, weights, momentum, gradient, input);
+    });
   }
 }
 
@@ -204,16 +219,10 @@ void Tiger::Step(Context& ctx, const StepInput& input) {
   const bool folded = options().accumulate == Accumulation::kMomentum;
   CHECK(!folded || input.gradients.empty()) << "gradients were folded into the momentum before";
   CHECK(input.shrinks.elements() == 0 || input.shrinks.elements() == store().num_params());
-  for (int i = 0; i < store().num_groups() && !folded; ++i) {
-    const Tensor& mean = gradient(GroupId{i}, input);
-    FoldInput fold;
-    fold.scale = input.gradient_scale;
-    fold.left_out = input.left_out;
-    FoldGradient(ctx, ctx.compute(), GroupId{i}, mean.Reshape({1, mean.elements()}), fold);
-  }
   SumWeights(ctx, input);
   for (int i = 0; i < store().num_groups(); ++i) {
-    UpdateGroup(ctx, GroupId{i}, input);
+    const GroupId group{i};
+    UpdateGroup(ctx, group, folded ? Tensor() : gradient(group, input), input);
   }
 }
 

@@ -42,14 +42,16 @@ class Tiger final : public Optimizer {
 
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;
-  // With gradients, folds them first. Blocks on the peers if any sharded group holds a matrix.
+  // With gradients, folds them in the same pass. Blocks on the peers if any sharded group holds a
+  // matrix.
   void Step(Context& ctx, const StepInput& input) override;
   void ForEachState(StateVisitor visit) const override;
 
  private:
   // Fills in squares_ for the step's rates, after shrinking.
   void SumWeights(Context& ctx, const StepInput& input);
-  void UpdateGroup(Context& ctx, GroupId group, const StepInput& input);
+  // With a gradient (not empty) folds it into the momentum in the same pass.
+  void UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient, const StepInput& input);
   // How much a parameter shrinks before it moves; 1: it does not. On the CPU, as all below.
   float shrink_factor(ParamId id, const Tensor& shrinks) const;
   // The stored values of part of a block, after shrinking.
@@ -57,7 +59,7 @@ class Tiger final : public Optimizer {
                   int64_t count, float* theta) const;
   double BlockSquares(const ShardBlock& block, const WeightShard& weights, float factor) const;
   void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
-                   const StepInput& input);
+                   const Tensor& gradient, const StepInput& input);
 
   StateShards momentum_;
   BlockSums squares_;  // of the weights in the groups that hold matrices

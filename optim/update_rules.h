@@ -26,6 +26,11 @@ PANTHERA_ALWAYS_INLINE float Blend(float keep, float momentum, float take, float
   return keep * momentum + take * gradient;
 }
 
+// Blend's `take` for a gradient that is to be multiplied by `scale`.
+PANTHERA_ALWAYS_INLINE float TakeOfScaled(double beta, float scale) {
+  return static_cast<float>((1 - beta) * static_cast<double>(scale));
+}
+
 // theta - rate * (sign(direction) + decay * theta).
 PANTHERA_ALWAYS_INLINE float SignStep(float rate, float decay, float direction, float theta) {
   return theta - rate * (Sign(direction) + decay * theta);
