@@ -69,10 +69,16 @@ void PrintMemory(const RunOptions& options, const StepPlan& plan) {
   const auto parameters = static_cast<double>(CountParameters(options.model).total());
   for (int c = 0; c < kNumMemoryCategories; ++c) {
     const auto category = static_cast<MemoryCategory>(c);
+    if (category == MemoryCategory::kPinned) {
+      continue;
+    }
     const int64_t bytes = plan.memory.bytes(category) +
                           (category == MemoryCategory::kActivations ? plan.arena_bytes : 0);
     std::cout << absl::StrFormat("  %-18s%-10s%.2f bytes per parameter\n", Name(category),
                                  FormatBytes(bytes), static_cast<double>(bytes) / parameters);
+  }
+  if (const int64_t pinned = plan.memory.bytes(MemoryCategory::kPinned); pinned > 0) {
+    std::cout << absl::StrFormat("%-20s%s\n", Name(MemoryCategory::kPinned), FormatBytes(pinned));
   }
 }
 

@@ -304,8 +304,10 @@ void TrainingRun::LogStart() const {
   std::string memory;
   for (int c = 0; c < kNumMemoryCategories; ++c) {
     const auto category = static_cast<MemoryCategory>(c);
-    absl::StrAppend(&memory, c == 0 ? "" : ", ", Name(category), " ",
-                    FormatBytes(ledger_.bytes(category)));
+    const int64_t bytes = ledger_.bytes(category);
+    if (bytes > 0) {
+      absl::StrAppend(&memory, memory.empty() ? "" : ", ", Name(category), " ", FormatBytes(bytes));
+    }
   }
   const int64_t kept =
       ledger_.bytes(MemoryCategory::kWeights) + ledger_.bytes(MemoryCategory::kOptimizerState);
