@@ -8,6 +8,7 @@
 
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
+#include "tests/support/devices.h"
 #include "tests/support/rank_harness.h"
 
 namespace panthera {
@@ -219,6 +220,35 @@ TEST_P(PublishTest, BringsAllShardsToAllRanks) {
       }
     });
   }
+}
+
+// The update and the reader are on streams of their own, which nobody else waits for.
+TEST(PublishOnAGpuTest, FollowsTheUpdateAndItsReaderFollowsIt) {
+  const std::vector<Device> gpus = testing::Gpus();
+  if (gpus.empty()) {
+    GTEST_SKIP() << "no GPU, real or emulated";
+  }
+  RunRanks(2, [&](RankWorld& world) {
+    ParameterStore store;
+    const GroupId block = AddParameters(store).block;
+    store.Allocate(gpus[0], world.ledger(), world.communicator(), WeightStorage::kFp32);
+    Stream compute(gpus[0]);
+    Stream exchange(gpus[0]);
+    Stream reader(gpus[0]);
+    const Tensor shard = store.shard(block).values;
+    std::vector<float> written(static_cast<size_t>(shard.elements()),
+                               static_cast<float>(world.rank() + 1));
+    std::vector<float> read(2 * written.size());
+    Copy(compute, Tensor(written.data(), shard.shape(), DType::kF32, Device{}), shard);
+    store.Publish(world.communicator(), compute, exchange);
+    store.AwaitPublished(block, reader);
+    const Tensor all = store.group_values(block);
+    Copy(reader, all, Tensor(read.data(), all.shape(), DType::kF32, Device{}));
+    reader.Synchronize();
+    for (size_t i = 0; i < read.size(); ++i) {
+      ASSERT_EQ(read[i], i < written.size() ? 1.0F : 2.0F) << "element " << i;
+    }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Storages, PublishTest,
