@@ -24,6 +24,7 @@ constexpr std::string_view kMayChange[] = {
     "model.head_chunk_rows",
     "model.recompute",
     "optim.clip_norm",
+    "optim.lazy_rows",
     "optim.learning_rate",
     "optim.nonfinite",
     "optim.shrink_ratio",

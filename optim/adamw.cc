@@ -42,6 +42,7 @@ AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
 
 void AdamW::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
+  CheckRows(input);
   const AdamWFactors factors = Factors(options(), input);
   for (int i = 0; i < store().num_groups(); ++i) {
     const GroupId group{i};

@@ -21,6 +21,7 @@ struct LionFactors;
 struct StepInput;
 struct StepVerdict;
 struct VerdictInput;
+enum class LazyRows : uint8_t;
 
 // Where the sums of one parameter's blocks lie (BlockSums): block b of its group, first_block <= b
 // < first_block + num_blocks, at sums[b / shard_blocks * row + b % shard_blocks].
@@ -71,18 +72,25 @@ struct TigerUpdate {
   Tensor param_sums;   // [params] f64: of matrices, the sum of squares of the shrunk weights
   Tensor row_squares;  // [blocks of the shard] f64: the same of an embedding's rows; else empty
   double shrink_ratio = 1;
+  LazyRows lazy_rows{};  // what a row does that StepInput::rows leaves out
 };
 // Tiger::Step of one group.
 void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
                  const TigerUpdate& update, const StepInput& input, RuleOf rule);
 // Lion::Step and AdamW::Step of one group: they update their states.
-//   gradient [shard_elements] fp32
+//   gradient [shard_elements] fp32;  lazy_rows: as of TigerUpdate
 void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                 const Tensor& momentum, const LionFactors& factors, const StepInput& input,
-                RuleOf rule);
+                LazyRows lazy_rows, RuleOf rule);
 void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                  const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
                  const StepInput& input, RuleOf rule);
+
+// seen_rows.cu
+
+// MarkRows and MergeRows of seen_rows.h.
+void MarkRows(Stream& stream, const Tensor& tokens, Tensor bits);
+void MergeRows(Stream& stream, const Tensor& gathered, Tensor rows);
 
 // step_verdict.cu
 

@@ -28,13 +28,15 @@ void UpdateTiger(Stream&, const ParameterStore&, GroupId, const TigerUpdate&, co
   Absent();
 }
 void UpdateLion(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,
-                const LionFactors&, const StepInput&, RuleOf) {
+                const LionFactors&, const StepInput&, LazyRows, RuleOf) {
   Absent();
 }
 void UpdateAdamW(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,
                  const Tensor&, const AdamWFactors&, const StepInput&, RuleOf) {
   Absent();
 }
+void MarkRows(Stream&, const Tensor&, Tensor) { Absent(); }
+void MergeRows(Stream&, const Tensor&, Tensor) { Absent(); }
 void SumBlockRuns(Stream&, std::span<const BlockRun>, Tensor) { Absent(); }
 void MergeFlags(Stream&, std::span<const ParamId>, const Tensor&, Tensor, Tensor) { Absent(); }
 void JudgeStep(Stream&, const VerdictInput&, Tensor, Tensor) { Absent(); }

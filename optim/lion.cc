@@ -26,6 +26,7 @@ Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
 
 void Lion::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
+  CheckRows(input);
   const LionFactors factors = {
       static_cast<float>(options().beta1), static_cast<float>(1 - options().beta1),
       static_cast<float>(options().beta2), static_cast<float>(1 - options().beta2),
@@ -39,12 +40,13 @@ void Lion::Step(Context& ctx, const StepInput& input) {
     const Tensor& state = momentum_.shard(group);
     if (ctx.device().is_cuda()) {
       cuda::UpdateLion(ctx.compute(), store(), group, gradients, state, factors, input,
-                       [&](ParamId id) { return rule(id, input); });
+                       options().lazy_rows, [&](ParamId id) { return rule(id, input); });
       continue;
     }
     const WeightShard weights = store().shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
-      if (IsLeftOut(input.left_out, block.param)) {
+      const bool unseen = IsUnseen(block, input);
+      if (IsLeftOut(input.left_out, block.param) || (unseen && keeps_unseen_state())) {
         return;
       }
       const RoundingBits bits = rounding_bits(block.param, input);
@@ -57,7 +59,9 @@ void Lion::Step(Context& ctx, const StepInput& input) {
         LionRow(factors, ScaleOf(input.gradient_scale), decay(block.param),
                 gradients.data<float>() + begin, count, momentum, theta);
         StoreState(state, begin, count, momentum);
-        WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
+        if (!unseen) {
+          WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
+        }
       });
     });
   }

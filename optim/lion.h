@@ -14,6 +14,9 @@ namespace panthera {
 //
 // with lambda = weight_decay for matrices and embeddings, 0 for gains and biases. The sign needs
 // the mean gradient of all micro-steps, so gradients cannot be folded into the momentum.
+//
+// Rows that StepInput::rows leaves out take neither step nor decay, and with
+// LazyRows::kChangeAndState their momentum keeps its bits.
 class Lion final : public Optimizer {
  public:
   Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,

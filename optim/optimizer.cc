@@ -32,6 +32,27 @@ cuda::ParamRule Optimizer::rule(ParamId id, const StepInput& input) const {
   return {.rounding_key = rounding_bits(id, input).key, .decay = decay(id)};
 }
 
+bool Optimizer::IsUnseen(const ShardBlock& block, const StepInput& input) const {
+  const ParamSpec& spec = store_.spec(block.param);
+  return input.rows.elements() > 0 && spec.kind == ParamKind::kEmbedding &&
+         input.rows.data<uint8_t>()[block.param_begin / spec.shape[1]] == 0;
+}
+
+void Optimizer::CheckRows(const StepInput& input) const {
+  if (input.rows.elements() == 0) {
+    return;
+  }
+  CHECK(options_.lazy_rows == LazyRows::kChange || options_.lazy_rows == LazyRows::kChangeAndState)
+      << "rows with lazy_rows = " << EnumName(options_.lazy_rows);
+  CHECK_EQ(input.rows.dtype(), DType::kU8);
+  for (int i = 0; i < store_.num_params(); ++i) {
+    const ParamSpec& spec = store_.spec(ParamId{i});
+    if (spec.kind == ParamKind::kEmbedding) {
+      CHECK_SHAPE(input.rows, spec.shape[0]);
+    }
+  }
+}
+
 double Optimizer::WeightBytes() const {
   double bytes = 0;
   for (int i = 0; i < store_.num_groups(); ++i) {

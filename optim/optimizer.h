@@ -9,6 +9,7 @@
 
 #include "optim/cuda_kernels.h"
 #include "optim/options.h"
+#include "optim/shard_blocks.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
@@ -48,6 +49,9 @@ struct StepInput {
   Tensor left_out;
   // If given, [params] i32 by ParamId::index: how often Tiger shrinks a parameter before it moves.
   Tensor shrinks;
+  // If given, [V] u8, one for each row of the embedding table (SeenRows): OptimOptions::lazy_rows,
+  // which must ask for it, says what a row does whose flag is 0. `shrinks` acts on all rows.
+  Tensor rows;
   // Another key, other roundings (bf16 and bf16+8 weights).
   uint64_t rounding_key = 0;
 };
@@ -102,6 +106,12 @@ class Optimizer {
   static bool IsLeftOut(const Tensor& left_out, ParamId id) {
     return left_out.elements() > 0 && left_out.data<uint8_t>()[id.index] != 0;
   }
+  // Whether a block is a row that StepInput::rows leaves out. For row loops.
+  bool IsUnseen(const ShardBlock& block, const StepInput& input) const;
+  // Whether the state of such rows keeps its bits.
+  bool keeps_unseen_state() const { return options_.lazy_rows == LazyRows::kChangeAndState; }
+  // That StepInput::rows may be given and fits the table.
+  void CheckRows(const StepInput& input) const;
   // The value of FoldInput::scale or StepInput::gradient_scale; 1 if there is none. On the CPU.
   static float ScaleOf(const Tensor& scale) {
     return scale.elements() > 0 ? scale.data<float>()[0] : 1.0F;

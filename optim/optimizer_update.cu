@@ -37,11 +37,24 @@ __device__ void StoreStates(const float (&in)[kPack], T* memory, int64_t first) 
 
 __device__ float ScaleOrOne(const float* scale) { return scale != nullptr ? *scale : 1.0F; }
 
+// What StepInput says of a block.
+struct BlockPart {
+  bool is_left_out;  // by StepInput::left_out
+  bool is_unseen;    // by StepInput::rows
+};
+
+// Whether StepInput::rows, which may be null, leaves out the row that a block is.
+__device__ bool IsUnseen(const uint8_t* rows, const SegmentBatch& batch, const KernelBlock& block) {
+  return rows != nullptr && block.segment->kind == ParamKind::kEmbedding &&
+         rows[block.param_begin / batch.block_elements] == 0;
+}
+
 // A rule has
-//   bool Begin(segment, block, index, is_left_out)  once in every thread: false if the block keeps
-//                                                   its bits
-//   void Apply<kPack>(first, theta)                 updates the pack that begins at element `first`
-//                                                   of the shard
+//   bool Begin(segment, block, index, part)  once in every thread: false if the block's weights and
+//                                            state keep their bits
+//   bool changes_weights()                   after Begin: false if its weights do
+//   void Apply<kPack>(first, theta)          updates the pack that begins at element `first` of the
+//                                            shard; theta counts where weights change
 
 template <typename State>
 struct TigerRule {
@@ -54,17 +67,21 @@ struct TigerRule {
   const int32_t* shrinks;  // may be null
   double shrink_ratio;
   double learning_rate;
+  LazyRows lazy_rows;
   float rate = 0;
   float decay = 0;
   float factor = 1;
   float centre = 0;
   float take = 0;
   bool moves = true;
+  bool folds = false;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock& block, int64_t index,
-                        bool is_left_out) {
+                        const BlockPart& part) {
     take = TakeOfScaled(beta, ScaleOrOne(scale));
-    moves = !is_left_out;
+    moves = !part.is_left_out && !part.is_unseen;
+    folds = gradient != nullptr && !part.is_left_out &&
+            !(part.is_unseen && lazy_rows == LazyRows::kChangeAndState);
     factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
     centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
     decay = segment.decay;
@@ -78,14 +95,16 @@ struct TigerRule {
     }
     __syncthreads();
     rate = shared_rate[0];
-    return moves || factor != 1;
+    return folds || changes_weights();
   }
+
+  __device__ bool changes_weights() const { return moves || factor != 1; }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
     float direction[kPack];
     LoadFloats<State, kPack>(momentum, first, direction);
-    if (gradient != nullptr && moves) {
+    if (folds) {
       float g[kPack];
       LoadFloats<float, kPack>(gradient, first, g);
 #pragma unroll
@@ -113,13 +132,18 @@ struct LionRule {
   const float* scale;
   State* momentum;
   LionFactors factors;
+  LazyRows lazy_rows;
   float decay = 0;
+  bool moves = true;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
-                        bool is_left_out) {
+                        const BlockPart& part) {
     decay = segment.decay;
-    return !is_left_out;
+    moves = !part.is_unseen;
+    return !part.is_left_out && (moves || lazy_rows != LazyRows::kChangeAndState);
   }
+
+  __device__ bool changes_weights() const { return moves; }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
@@ -145,10 +169,12 @@ struct AdamWRule {
   float decay = 0;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
-                        bool is_left_out) {
+                        const BlockPart& part) {
     decay = segment.decay;
-    return !is_left_out;
+    return !part.is_left_out;
   }
+
+  __device__ bool changes_weights() const { return true; }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
@@ -174,16 +200,22 @@ __device__ void UpdatePack(const WeightPointers& weights, Rule& rule, const Kern
   float theta[kPack];
   ReadWeightPack<kStorage, kPack>(weights, first, theta);
   rule.template Apply<kPack>(first, theta);
-  WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
+  if (rule.changes_weights()) {
+    WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
+  }
 }
 
 template <int kPack, WeightStorage kStorage, typename Rule>
 __global__ void UpdateKernel(const __grid_constant__ SegmentBatch batch, WeightPointers weights,
-                             Rule rule, const uint8_t* left_out, uint64_t rounding_stream) {
+                             Rule rule, const uint8_t* left_out, const uint8_t* rows,
+                             uint64_t rounding_stream) {
   const int64_t index = batch.first_block + blockIdx.x;
   const KernelBlock block = FindBlock(batch, index);
-  if (block.segment == nullptr ||
-      !rule.Begin(*block.segment, block, index, IsLeftOut(left_out, *block.segment))) {
+  if (block.segment == nullptr) {
+    return;
+  }
+  const BlockPart part = {IsLeftOut(left_out, *block.segment), IsUnseen(rows, batch, block)};
+  if (!rule.Begin(*block.segment, block, index, part)) {
     return;
   }
   const RoundingBits bits = {block.segment->rounding_key, rounding_stream};
@@ -213,7 +245,8 @@ void Update(Stream& stream, const ParameterStore& store, GroupId group, const Ru
             std::clamp<int64_t>(RoundUp(packs, kWarpThreads), kWarpThreads, 256));
         Launch(stream, {GridOf(batch.num_blocks), dim3(threads)},
                &UpdateKernel<kPack, kStorage, Rule>, batch, PointersTo(shard), rule,
-               DataOrNull<uint8_t>(input.left_out), rounding_stream);
+               DataOrNull<uint8_t>(input.left_out), DataOrNull<uint8_t>(input.rows),
+               rounding_stream);
       };
       // Blocks, and with them packs and draws, begin at multiples of block_elements.
       if (batch.block_elements % kPackElements == 0) {
@@ -240,16 +273,17 @@ void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
     rule.shrinks = DataOrNull<int32_t>(input.shrinks);
     rule.shrink_ratio = update.shrink_ratio;
     rule.learning_rate = input.learning_rate;
+    rule.lazy_rows = update.lazy_rows;
     Update(stream, store, group, rule, input, rule_of);
   });
 }
 
 void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                 const Tensor& momentum, const LionFactors& factors, const StepInput& input,
-                RuleOf rule_of) {
+                LazyRows lazy_rows, RuleOf rule_of) {
   DispatchFloat(momentum.dtype(), [&]<typename State>() {
     const LionRule<State> rule = {gradient.data<float>(), DataOrNull<float>(input.gradient_scale),
-                                  momentum.data<State>(), factors};
+                                  momentum.data<State>(), factors, lazy_rows};
     Update(stream, store, group, rule, input, rule_of);
   });
 }

@@ -65,6 +65,26 @@ absl::Status FinishNonFinite(OptimOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLazyRows(const OptimOptions& options) {
+  if (options.lazy_rows == LazyRows::kAuto || options.lazy_rows == LazyRows::kOff) {
+    return absl::OkStatus();
+  }
+  if (options.algorithm == Algorithm::kAdamW) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("optim.lazy_rows = \"%s\" is for rules that go by the momentum's sign, and "
+                        "algorithm = \"adamw\" does not: set optim.lazy_rows = \"off\"",
+                        EnumName(options.lazy_rows)));
+  }
+  if (options.lazy_rows == LazyRows::kChangeAndState &&
+      options.accumulate == Accumulation::kMomentum) {
+    return absl::InvalidArgumentError(
+        "optim.lazy_rows = \"change_and_state\" needs to know a step's tokens before the momentum "
+        "changes, but optim.accumulate = \"momentum\" changes it with every micro-step: set "
+        "optim.accumulate = \"gradient\" or optim.lazy_rows = \"change\"");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status OptimOptions::Finish() {
@@ -87,6 +107,7 @@ absl::Status OptimOptions::Finish() {
         "optim.epsilon = 0 divides by zero where a gradient was always zero (unseen tokens): set "
         "optim.epsilon to a small number such as 1e-8");
   }
+  RETURN_IF_ERROR(CheckLazyRows(*this));
   return FinishNonFinite(*this);
 }
 

@@ -40,6 +40,21 @@ struct EnumNames<NonFinitePolicy> {
   static constexpr const char* kNames[] = {"auto", "stop", "skip", "tiger"};
 };
 
+// What rows of the input embedding whose token did not occur in an optimizer step, on any rank, do
+// in that step. Rules that go by the momentum's sign push them on at full size long after their
+// token was seen, up to 1 / weight_decay (Su Jianlin, https://kexue.fm/archives/9736); there these
+// are the lazy optimizers of https://kexue.fm/archives/6869.
+enum class LazyRows : uint8_t {
+  kAuto,            // kChange where the rule goes by sign and the table has sparse gradients
+  kOff,             // they are updated as all others
+  kChange,          // they keep their bits, which do not decay either; their momentum goes on
+  kChangeAndState,  // their momentum keeps its bits too (kGradient)
+};
+template <>
+struct EnumNames<LazyRows> {
+  static constexpr const char* kNames[] = {"auto", "off", "change", "change_and_state"};
+};
+
 enum class MomentumStorage : uint8_t { kFp32, kBf16 };
 template <>
 struct EnumNames<MomentumStorage> {
@@ -104,6 +119,7 @@ struct OptimOptions {
   NonFinitePolicy nonfinite = NonFinitePolicy::kAuto;
   int64_t skip_budget = 10;
   double shrink_ratio = 0.99;
+  LazyRows lazy_rows = LazyRows::kAuto;
   ScheduleOptions schedule;
 
   void VisitFields(FieldVisitor& visit) {
@@ -143,10 +159,18 @@ struct OptimOptions {
                 "nonfinite = \"tiger\": multiplies a tensor's distance from its centre (1 for "
                 "gains, 0 for others) for each micro-gradient that is left out; 1: no shrinking"},
                shrink_ratio, {0, 1});
+    visit.Enum({"lazy_rows",
+                "embedding rows of tokens that do not occur in a step (tiger, lion); change: they "
+                "stay as they are, and only their momentum decays; change_and_state: their "
+                "momentum stays too (accumulate = \"gradient\"); off: they are updated like all "
+                "others and can grow to 1 / weight_decay; auto: change, or off where model.tie or "
+                "adamw makes it needless"},
+               lazy_rows);
   }
 
   // Fills in what stands for a default (betas, nonfinite) and refuses combinations that cannot be
-  // honoured, naming the change that helps.
+  // honoured, naming the change that helps. What lazy_rows = kAuto stands for depends on the model
+  // and is left to who knows it; optimizers take it as kOff.
   absl::Status Finish();
 };
 

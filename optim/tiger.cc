@@ -143,35 +143,45 @@ void Tiger::SumWeights(Context& ctx, const StepInput& input) {
   squares_.SumParams(ctx.compute());
 }
 
-void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
-                        const Tensor& gradient, const StepInput& input) {
-  const bool left_out = IsLeftOut(input.left_out, block.param);
-  const float factor = shrink_factor(block.param, input.shrinks);
-  if (left_out && factor == 1) {
-    return;
-  }
+float Tiger::StepRate(const ShardBlock& block, const WeightShard& weights, float factor,
+                      double learning_rate) const {
   const ParamSpec& spec = store().spec(block.param);
   const bool by_row = spec.kind == ParamKind::kEmbedding;
   const double squares = by_row ? BlockSquares(block, weights, factor)
                                 : squares_.param_sums().data<double>()[block.param.index];
-  const float rate = TigerRate(spec.kind, input.learning_rate, squares,
-                               by_row ? block.elements : spec.shape.elements());
+  return TigerRate(spec.kind, learning_rate, squares,
+                   by_row ? block.elements : spec.shape.elements());
+}
+
+void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
+                        const Tensor& gradient, const StepInput& input) {
+  const bool left_out = IsLeftOut(input.left_out, block.param);
+  const bool unseen = IsUnseen(block, input);
+  const float factor = shrink_factor(block.param, input.shrinks);
+  const bool moves = !left_out && !unseen;
+  const bool folds = gradient.elements() > 0 && !left_out && !(unseen && keeps_unseen_state());
+  if (!moves && !folds && factor == 1) {
+    return;
+  }
+  const float rate = moves ? StepRate(block, weights, factor, input.learning_rate) : 0.0F;
   const RoundingBits bits = rounding_bits(block.param, input);
-  const bool folds = gradient.elements() > 0 && !left_out;
   const auto keep = static_cast<float>(options().beta1);
   const float take = TakeOfScaled(options().beta1, ScaleOf(input.gradient_scale));
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    ReadShrunk(block, weights, factor, offset, count, theta);
-    if (!left_out) {
+    if (folds) {
       LoadRow(momentum, begin, count, direction);
-      if (folds) {
-        BlendRow(keep, take, gradient.data<float>() + begin, count, direction);
-        StoreState(momentum, begin, count, direction);
-        LoadRow(momentum, begin, count, direction);
-      }
+      BlendRow(keep, take, gradient.data<float>() + begin, count, direction);
+      StoreState(momentum, begin, count, direction);
+    }
+    if (!moves && factor == 1) {
+      return;
+    }
+    ReadShrunk(block, weights, factor, offset, count, theta);
+    if (moves) {
+      LoadRow(momentum, begin, count, direction);
       SignStepRow(rate, decay(block.param), direction, count, theta);
     }
     WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
@@ -203,7 +213,8 @@ void Tiger::UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient,
                        .beta = options().beta1,
                        .param_sums = squares_.param_sums(),
                        .row_squares = row_squares,
-                       .shrink_ratio = options().shrink_ratio},
+                       .shrink_ratio = options().shrink_ratio,
+                       .lazy_rows = options().lazy_rows},
                       input, [&](ParamId id) { return rule(id, input); });
     return;
   }
@@ -218,6 +229,7 @@ void Tiger::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * WeightBytes() + StateBytes()});
   const bool folded = options().accumulate == Accumulation::kMomentum;
   CHECK(!folded || input.gradients.empty()) << "gradients were folded into the momentum before";
+  CheckRows(input);
   CHECK(input.shrinks.elements() == 0 || input.shrinks.elements() == store().num_params());
   SumWeights(ctx, input);
   for (int i = 0; i < store().num_groups(); ++i) {

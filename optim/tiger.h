@@ -35,6 +35,10 @@ namespace panthera {
 // otherwise); here all of them act at the step, before RMS is taken:
 //
 //   theta = c + s^n * (theta - c)          s = shrink_ratio
+//
+// Rows that StepInput::rows leaves out take neither step nor decay, and with
+// LazyRows::kChangeAndState their momentum keeps its bits. They shrink with the rest of the table:
+// that is about the tensor whose gradient was not finite, not about tokens.
 class Tiger final : public Optimizer {
  public:
   Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
@@ -58,6 +62,9 @@ class Tiger final : public Optimizer {
   void ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor, int64_t offset,
                   int64_t count, float* theta) const;
   double BlockSquares(const ShardBlock& block, const WeightShard& weights, float factor) const;
+  // The rate of a block: its parameter's or, in a table, its row's.
+  float StepRate(const ShardBlock& block, const WeightShard& weights, float factor,
+                 double learning_rate) const;
   void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                    const Tensor& gradient, const StepInput& input);
 

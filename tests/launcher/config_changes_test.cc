@@ -85,7 +85,7 @@ TEST(ResumeTest, KeysThatMayChange) {
       allowed,
       ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
                   "optim.weight_decay", "optim.clip_norm", "optim.nonfinite", "optim.skip_budget",
-                  "optim.shrink_ratio", "schedule.kind", "schedule.warmup_steps",
+                  "optim.shrink_ratio", "optim.lazy_rows", "schedule.kind", "schedule.warmup_steps",
                   "schedule.decay_steps", "schedule.final_factor", "schedule.points[0].step",
                   "schedule.points[0].factor", "data.validation[0].path",
                   "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",

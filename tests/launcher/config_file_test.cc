@@ -127,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"SectionInsideASection", "[optim.schedule]\nkind = \"cosine\"\n",
                   "run.toml:16: unknown key `optim.schedule`; known keys are algorithm, "
                   "learning_rate, weight_decay, beta1, beta2, epsilon, clip_norm, accumulate, "
-                  "weights, momentum, nonfinite, skip_budget, shrink_ratio"},
+                  "weights, momentum, nonfinite, skip_budget, shrink_ratio, lazy_rows"},
         BadConfig{"TextForInteger", "[log]\nevery = \"ten\"\n",
                   "run.toml:17: `log.every` must be an integer; found the string \"ten\""},
         BadConfig{"RealForInteger", "[log]\nevery = 10.0\n",

@@ -77,6 +77,21 @@ TEST_P(GpuUpdateTest, LeavesOutWhatIsNotFiniteAsTheCpuDoes) {
   ExpectTheBitsOfTheCpu(StepOptions(), SomeTensors);
 }
 
+// Rows that no rank saw in any micro-step, with tensors that are left out among them: on any number
+// of ranks those of one, although each rank marks its own tokens only.
+TEST_P(GpuUpdateTest, LeavesUnseenRowsAsTheCpuDoes) {
+  for (const LazyRows lazy_rows : {LazyRows::kChange, LazyRows::kChangeAndState}) {
+    OptimOptions options = StepOptions();
+    options.lazy_rows = lazy_rows;
+    if (options.Finish().ok()) {
+      ExpectTheBitsOfTheCpu(options, SomeTensors);
+    } else {
+      EXPECT_TRUE(options.algorithm == Algorithm::kAdamW ||
+                  options.accumulate == Accumulation::kMomentum);
+    }
+  }
+}
+
 // Clipping needs the whole gradient.
 using GpuClipTest = GpuUpdateTest;
 

@@ -66,6 +66,21 @@ TEST(OptimOptionsTest, StoppingSuitsEveryAccumulation) {
   }
 }
 
+TEST(OptimOptionsTest, LazyRowsSuitEveryRuleThatGoesBySign) {
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion}) {
+    for (const LazyRows lazy_rows :
+         {LazyRows::kOff, LazyRows::kChange, LazyRows::kChangeAndState}) {
+      OptimOptions options = Options(algorithm, Accumulation::kGradient);
+      options.lazy_rows = lazy_rows;
+      EXPECT_TRUE(options.Finish().ok());
+      EXPECT_EQ(options.lazy_rows, lazy_rows);
+    }
+  }
+  OptimOptions folding = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  folding.lazy_rows = LazyRows::kChange;
+  EXPECT_TRUE(folding.Finish().ok());
+}
+
 TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
   OptimOptions skip = Options(Algorithm::kTiger, Accumulation::kMomentum);
   skip.nonfinite = NonFinitePolicy::kSkip;
@@ -83,6 +98,10 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
   negative.beta1 = -0.5;
   OptimOptions epsilon = Options(Algorithm::kAdamW, Accumulation::kGradient);
   epsilon.epsilon = 0;
+  OptimOptions lazy_adamw = Options(Algorithm::kAdamW, Accumulation::kGradient);
+  lazy_adamw.lazy_rows = LazyRows::kChange;
+  OptimOptions lazy_state = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  lazy_state.lazy_rows = LazyRows::kChangeAndState;
   const struct {
     OptimOptions options;
     const char* key;
@@ -101,6 +120,9 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
       {skip, "optim.nonfinite = \"skip\"", "or optim.nonfinite = \"tiger\""},
       {tiger, "optim.nonfinite = \"tiger\"", "set optim.nonfinite = \"skip\""},
       {shrink, "optim.shrink_ratio = 0", "0.99"},
+      {lazy_adamw, "optim.lazy_rows = \"change\"", "set optim.lazy_rows = \"off\""},
+      {lazy_state, "optim.lazy_rows = \"change_and_state\"", "set optim.accumulate = \"gradient\""},
+      {lazy_state, "optim.lazy_rows = \"change_and_state\"", "or optim.lazy_rows = \"change\""},
   };
   for (const auto& row : table) {
     OptimOptions options = row.options;

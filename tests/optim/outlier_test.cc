@@ -147,5 +147,37 @@ TEST(OutlierTest, ConstantSignsDriveARowToOneOverLambda) {
   }
 }
 
+// One sighting, then only other tokens, as in ASeenOnceRowStopsMovingWhenItsMomentumEnds but with
+// equal signs: each of the 2,064 steps in which the momentum is not yet zero multiplies the row by
+// 1 + 1e-3, up to e^2.06 = 7.9 in the end. With lazy rows the step of the sighting is the last.
+TEST(OutlierTest, ARareRowGrowsAfterOneSightingAndWithLazyRowsDoesNot) {
+  constexpr float kStart = 0.036F;
+  const auto after_one_sighting = [&](LazyRows lazy_rows) {
+    OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+    options.weight_decay = 0;
+    options.lazy_rows = lazy_rows;
+    Table table(options);
+    table.worker.SetWeights([](ParamId, int64_t) { return kStart; });
+    uint8_t is_seen = 1;
+    StepInput input;
+    input.learning_rate = 1e-3;
+    if (lazy_rows != LazyRows::kOff) {
+      input.rows = Tensor(&is_seen, {1}, DType::kU8, Device{});
+    }
+    table.FoldConstant(-1e-6F / 0.035F);
+    for (int step = 0; step < 2070; ++step) {
+      table.worker.optimizer->Step(table.worker.ctx, input);
+      table.FoldConstant(0);
+      is_seen = 0;
+    }
+    Elements weights = EmptyElements(table.worker.store);
+    table.worker.CopyWeights(weights);
+    EXPECT_EQ(table.Momentum(), 0) << "the sighting is over";
+    return weights[0][0];
+  };
+  EXPECT_NEAR(after_one_sighting(LazyRows::kOff), kStart * std::exp(2.06F), 0.01F);
+  EXPECT_NEAR(after_one_sighting(LazyRows::kChange), kStart * 1.001F, 1e-7F);
+}
+
 }  // namespace
 }  // namespace panthera

@@ -14,7 +14,7 @@ namespace panthera::testing {
 
 void AddSmallModel(ParameterStore& store) {
   CHECK(store.AddGroup("embedding", GroupKind::kSharded) == kTable);
-  store.Add(kTable, {"embed", {13, 37}, ParamKind::kEmbedding});
+  store.Add(kTable, {"embed", {kTableRows, 37}, ParamKind::kEmbedding});
   CHECK(store.AddGroup("block 0", GroupKind::kSharded) == kBlock0);
   store.Add(kBlock0, {"q0", {32, 32}, ParamKind::kMatrix});
   store.Add(kBlock0, {"k0", {5, 32}, ParamKind::kMatrix});

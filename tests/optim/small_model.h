@@ -21,6 +21,8 @@ inline constexpr GroupId kBlock0{1};
 inline constexpr GroupId kBlock1{2};
 inline constexpr GroupId kVectors{3};
 
+inline constexpr int64_t kTableRows = 13;
+
 // A table of 13 rows of 37; two blocks with matrices below, above and across block boundaries; one
 // gain and one bias.
 void AddSmallModel(ParameterStore& store);

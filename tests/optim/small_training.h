@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "optim/seen_rows.h"
 #include "tests/optim/synced_worker.h"
 #include "tests/support/rank_harness.h"
 
@@ -14,7 +15,7 @@ namespace panthera::testing {
 inline constexpr int kMicroSteps = 3;
 inline constexpr int kParts = 4;  // of a micro-step, dealt to its ranks
 
-// Finished options.
+// Finished options, without lazy rows.
 OptimOptions TrainingOptions(Algorithm algorithm, Accumulation accumulate, WeightStorage weights,
                              MomentumStorage momentum = MomentumStorage::kFp32);
 
@@ -38,7 +39,8 @@ struct Outcome {
 };
 
 // On `ranks` ranks that share the parts of each micro-step, with small-integer gradients, whose
-// sums are exact in any order. Reports are checked to be the same on every rank.
+// sums are exact in any order. With lazy rows each part has one token, and about half of the
+// table's rows have none in a step. Reports are checked to be the same on every rank.
 class SmallTraining {
  public:
   SmallTraining(const OptimOptions& options, int ranks, Poison poison, Device device = {})
@@ -49,7 +51,8 @@ class SmallTraining {
   Outcome Run(int steps);
 
  private:
-  void Step(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const;
+  void Step(int step, SyncedWorker& worker, SeenRows& seen, RankWorld& world,
+            Outcome& outcome) const;
 
   OptimOptions options_;
   int ranks_;
