@@ -96,6 +96,24 @@ absl::Status CheckCheckpoints(const CheckpointOptions& checkpoint) {
   return absl::OkStatus();
 }
 
+// A tied table is the output matrix as well, and softmax gives each of its rows a gradient in every
+// step: no row is unseen.
+absl::Status FinishLazyRows(const ModelOptions& model, OptimOptions& optim) {
+  const bool is_tied = model.tie != Tie::kNone;
+  if (optim.lazy_rows == LazyRows::kAuto) {
+    const bool goes_by_sign = optim.algorithm != Algorithm::kAdamW;
+    optim.lazy_rows = goes_by_sign && !is_tied ? LazyRows::kChange : LazyRows::kOff;
+  }
+  if (is_tied && optim.lazy_rows != LazyRows::kOff) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "optim.lazy_rows = \"%s\" would keep rows back that have a gradient in every step, because "
+        "model.tie = \"%s\" makes the embedding the output matrix too: set optim.lazy_rows = "
+        "\"off\" or model.tie = \"none\"",
+        EnumName(optim.lazy_rows), EnumName(model.tie)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks) {
@@ -121,6 +139,7 @@ absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_
 absl::Status RunOptions::Finish(int world_size) {
   RETURN_IF_ERROR(model.Finish());
   RETURN_IF_ERROR(optim.Finish());
+  RETURN_IF_ERROR(FinishLazyRows(model, optim));
   RETURN_IF_ERROR(ValidateSchedule(optim.schedule, train.steps));
   RETURN_IF_ERROR(CheckData(data, eval));
   RETURN_IF_ERROR(CheckCheckpoints(checkpoint));

@@ -25,10 +25,12 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
   const Tensor loss_sum = loss_sum_.View({1}, DType::kF64);
 
   SetZero(ctx, loss_sum);
+  seen_rows_.Clear();
   for (int64_t micro = 0; micro < micro_steps_; ++micro) {
     const Arena::Scope scope(ctx.arena());
     world_.Beat();
     ASSIGN_OR_RETURN(const Batch batch, LoadBatch(step, micro, data));
+    seen_rows_.Mark(batch.tokens);
     const Tensor losses = ctx.arena().Allocate({targets}, DType::kF32, "losses");
     gradients_.BeginMicroStep(micro, micro_steps_);
     instance_.model().LossAndGradient(ctx, params, batch, gradient_scale, losses, gradients_);
@@ -37,12 +39,14 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
   }
 
   gradients_.Judge(loss_sum, tokens_per_step());
+  seen_rows_.Gather();
   optimizer_->Step(ctx, {.step = step,
                          .learning_rate = LearningRate(step),
                          .gradients = gradients_.gradient_shards(),
                          .gradient_scale = gradients_.gradient_scale(),
                          .left_out = gradients_.left_out(),
                          .shrinks = gradients_.shrinks(),
+                         .rows = seen_rows_.rows(),
                          .rounding_key = static_cast<uint64_t>(options_.train.seed)});
   {
     const OpTimer timer(ctx, {Op::kPublish}, {});
@@ -61,6 +65,8 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
                                  *world.data_parallel)),
       gradients_(options.optim, instance_.context(), instance_.params(), *world.data_parallel,
                  *optimizer_),
+      seen_rows_(options.optim.lazy_rows, options.model.vocab_size, instance_.context(),
+                 *world.data_parallel),
       evaluator_(instance_, options.train.micro_batch),
       // A whole step, so that nothing in it waits for the GPU.
       batches_(instance_.context(), "batch", options.train.micro_batch,

@@ -15,6 +15,7 @@
 #include "launcher/world.h"
 #include "optim/grad_sync.h"
 #include "optim/optimizer.h"
+#include "optim/seen_rows.h"
 #include "runtime/data/loader.h"
 
 namespace panthera {
@@ -81,6 +82,7 @@ class Trainer {
   ModelInstance instance_;
   std::unique_ptr<Optimizer> optimizer_;
   GradSync gradients_;
+  SeenRows seen_rows_;
   Evaluator evaluator_;
   BatchFeed batches_;
   Buffer loss_sum_;  // [1] f64, of this rank's targets in the step

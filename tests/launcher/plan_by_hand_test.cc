@@ -14,12 +14,14 @@
 //                   weights), and of both kinds the sums over each tensor (8 bytes); a count (4
 //                   bytes) and a flag (1) for each tensor, and the flags (4 bytes) of all ranks for
 //                   the group with the most tensors; the losses (8 bytes) of all ranks; the verdict
-//                   on a step (32 bytes)
+//                   on a step (32 bytes); as the embedding is not tied, a flag (1 byte) for each of
+//                   its rows that says whether its token was seen in the step, and a bit for each
+//                   row in whole words (4 bytes) of all ranks
 //   data            cosines and sines [T, D/2]; loss sum and batch; sums and batch of an evaluation
 //
 // and it sends to each of R - 1 others: in a micro-step its part of every group's gradient (bf16),
 // all gains' gradients (fp32) and a flag (4 bytes) for each tensor; once a step both kinds of sums
-// of its blocks, its loss, and its shard of the new weights.
+// of its blocks, its loss, the bits of its rows, and its shard of the new weights.
 #include <omp.h>
 
 #include <string>
@@ -110,6 +112,8 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
   constexpr int64_t kGradientSums = kWeightSums + 50'304;
   // 7 matrices in each of 32 blocks, embedding, head, 65 norms; most in a group: the norms.
   constexpr int64_t kTensors = 7 * 32 + 2 + 65;
+  // 50304 rows are 1572 words.
+  constexpr int64_t kSeenRows = 4 * 1572;
 
   const ByHand expected = {
       .weights = 2 * kSharded + 4 * kGains,
@@ -118,10 +122,10 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
       // Gains of all ranks: 64 * 4 * 266,240 = 68 MB, less than the table. The gains' own sums are
       // 65 * 4 blocks.
       .communication = 2 * kTable + 2 * kTable + 8 * (kGradientSums + 260) + 8 * kWeightSums +
-                       (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32,
+                       (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32 + 50'304 + 64 * kSeenRows,
       .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
       .sent = 63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
-                    8 * kWeightSums / 64 + 8 + 2 * kShard)};
+                    8 * kWeightSums / 64 + 8 + kSeenRows + 2 * kShard)};
   const RunOptions options = Load("llama_7b_64gpu", 64);
   EXPECT_EQ(CountParameters(options.model).total(), 6'888'361'984);
   EXPECT_EQ(expected.weights, 13'777'256'448);
@@ -176,6 +180,8 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
   constexpr int64_t kWeightSums = 80 * 835'584 + 1'026'048;
   constexpr int64_t kGradientSums = kWeightSums + 129'024;
   constexpr int64_t kTensors = 7 * 80 + 2 + 161;
+  // 128256 rows are 4008 words.
+  constexpr int64_t kSeenRows = 4 * 4008;
 
   const ByHand expected = {
       .weights = 2 * kSharded + 4 * kGains,
@@ -184,10 +190,11 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
       // Gains of all ranks: 1024 * 4 * 1,318,912 = 5.4 GB, more than the embedding. The gains' own
       // sums are 161 * 8 blocks.
       .communication = 2 * kEmbedding + 5'402'263'552 + 8 * (kGradientSums + 1288) +
-                       8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32,
+                       8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32 +
+                       128'256 + 1024 * kSeenRows,
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
       .sent = 1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
-                      8 * kWeightSums / 1024 + 8 + 2 * kShard)};
+                      8 * kWeightSums / 1024 + 8 + kSeenRows + 2 * kShard)};
   const RunOptions options = Load("llama_70b_1024gpu", 1024);
   EXPECT_EQ(CountParameters(options.model).total(), 70'553'706'496);
   EXPECT_EQ(expected.weights, 141'122'633'728);

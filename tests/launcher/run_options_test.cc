@@ -140,6 +140,48 @@ TEST(RunOptionsTest, FinishNamesWhatTensorParallelRanksCannotShare) {
             "= 4 ranks; change one of them");
 }
 
+TEST(RunOptionsTest, LazyRowsFollowTheRuleAndTheTie) {
+  const struct {
+    Algorithm algorithm;
+    Tie tie;
+    LazyRows expected;
+  } table[] = {
+      {Algorithm::kTiger, Tie::kNone, LazyRows::kChange},
+      {Algorithm::kTiger, Tie::kTied, LazyRows::kOff},
+      {Algorithm::kTiger, Tie::kSwapHalves, LazyRows::kOff},
+      {Algorithm::kLion, Tie::kNone, LazyRows::kChange},
+      {Algorithm::kLion, Tie::kTied, LazyRows::kOff},
+      {Algorithm::kAdamW, Tie::kNone, LazyRows::kOff},
+      {Algorithm::kAdamW, Tie::kTied, LazyRows::kOff},
+  };
+  for (const auto& row : table) {
+    RunOptions options = Valid();
+    options.optim.algorithm = row.algorithm;
+    options.optim.accumulate = Accumulation::kGradient;
+    options.model.tie = row.tie;
+    ASSERT_EQ(FinishError(options, 1), "");
+    ASSERT_TRUE(options.Finish(1).ok());
+    EXPECT_EQ(options.optim.lazy_rows, row.expected)
+        << EnumName(row.algorithm) << " " << EnumName(row.tie);
+    EXPECT_TRUE(options.Finish(2).ok()) << "finished options are valid";
+    EXPECT_EQ(options.optim.lazy_rows, row.expected);
+  }
+  RunOptions off = Valid();
+  off.optim.lazy_rows = LazyRows::kOff;
+  ASSERT_TRUE(off.Finish(1).ok());
+  EXPECT_EQ(off.optim.lazy_rows, LazyRows::kOff);
+}
+
+TEST(RunOptionsTest, FinishRefusesLazyRowsOfATiedTable) {
+  RunOptions options = Valid();
+  options.model.tie = Tie::kSwapHalves;
+  options.optim.lazy_rows = LazyRows::kChange;
+  EXPECT_EQ(FinishError(options, 1),
+            "optim.lazy_rows = \"change\" would keep rows back that have a gradient in every step, "
+            "because model.tie = \"swap_halves\" makes the embedding the output matrix too: set "
+            "optim.lazy_rows = \"off\" or model.tie = \"none\"");
+}
+
 TEST(RunOptionsTest, FinishNamesMissingData) {
   RunOptions options = Valid();
   options.data.train.clear();
