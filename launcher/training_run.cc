@@ -29,6 +29,7 @@
 #include "runtime/checkpoint/step_directories.h"
 #include "runtime/comm/reduce.h"
 #include "runtime/device/cuda_device.h"
+#include "runtime/math/count_above.h"
 #include "runtime/math/host_mirror.h"
 #include "runtime/math/vector_ops.h"
 #include "runtime/metrics/console.h"
@@ -73,6 +74,18 @@ std::string WhatEndsTheRun(const OptimOptions& optim) {
              ? "optim.nonfinite = \"stop\" ends the run here"
              : absl::StrCat("more than optim.skip_budget = ", optim.skip_budget, " of the latest ",
                             kSkipWindow, " steps were not finite");
+}
+
+// Components of the embedding above it in magnitude are outliers. Infinite without decay, where
+// nothing bounds them.
+double OutlierBound(const OptimOptions& optim) { return 0.5 / optim.weight_decay; }
+
+std::string OutlierRemedy(const ModelOptions& model, const OptimOptions& optim) {
+  const bool goes_by_sign = optim.algorithm != Algorithm::kAdamW;
+  return goes_by_sign && model.tie == Tie::kNone && optim.lazy_rows == LazyRows::kOff
+             ? "optim.lazy_rows = \"change\" leaves rows alone that were not seen"
+             : "a smaller optim.learning_rate slows their growth, a larger optim.weight_decay "
+               "bounds it";
 }
 
 }  // namespace
@@ -390,21 +403,45 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   metrics.bytes_sent =
       (world_.data_parallel->bytes_sent() - bytes_before) * world_.data_parallel->size();
   if (is_first() && done % options_.log.every == 0) {
-    metrics.embedding_max = LargestInEmbedding();
+    MeasureEmbedding(metrics);
   }
   return metrics;
 }
 
-double TrainingRun::LargestInEmbedding() {
+void TrainingRun::MeasureEmbedding(StepMetrics& metrics) {
   ModelInstance& instance = trainer_->instance();
   Context& ctx = instance.context();
   const ParameterStore& params = instance.params();
-  const ParamId table = instance.model().embedding();
+  const ParamId id = instance.model().embedding();
+  const Tensor table = params.value(id);
   const Arena::Scope scope(ctx.arena());
   const Tensor largest = ctx.arena().Allocate({1}, DType::kF32, "largest magnitude");
-  params.AwaitPublished(params.group_of(table), ctx.compute());
-  MaxAbs(ctx, params.value(table), largest);
-  return ReadToHost<float>(ctx, largest)[0];
+  const Tensor outliers = ctx.arena().Allocate({1}, DType::kI64, "outliers");
+  params.AwaitPublished(params.group_of(id), ctx.compute());
+  MaxAbs(ctx, table, largest);
+  const double bound = OutlierBound(options_.optim);
+  CountAbove(ctx, static_cast<float>(bound), table, outliers);
+  metrics.embedding_max = ReadToHost<float>(ctx, largest)[0];
+  metrics.embedding_share = static_cast<double>(ReadToHost<int64_t>(ctx, outliers)[0]) /
+                            static_cast<double>(table.elements());
+  if (*metrics.embedding_max > bound) {
+    LogOutliers(metrics);
+  }
+}
+
+void TrainingRun::LogOutliers(const StepMetrics& metrics) {
+  if (outliers_told_) {
+    return;
+  }
+  outliers_told_ = true;
+  const OptimOptions& optim = options_.optim;
+  LOG(WARNING) << "step " << metrics.step << ": the largest component of the embedding is "
+               << absl::StrFormat(
+                      "%.3g, above half of 1 / optim.weight_decay = %.3g, where rows "
+                      "of rare tokens end that are pushed without being seen",
+                      *metrics.embedding_max, 1 / optim.weight_decay)
+               << "; " << OutlierRemedy(options_.model, optim)
+               << ". Later steps are in metrics.jsonl only";
 }
 
 bool TrainingRun::EvaluationIsDue(int64_t steps_done) const {

@@ -84,8 +84,10 @@ class TrainingRun {
   void LogStart() const;
 
   absl::StatusOr<StepMetrics> RunStep(int64_t step);
-  // The largest magnitude in the input embedding, which every rank holds whole.
-  double LargestInEmbedding();
+  // Adds the outliers of the input embedding, which every rank holds whole, to `metrics`.
+  void MeasureEmbedding(StepMetrics& metrics);
+  // Tells, once, that the embedding has outliers.
+  void LogOutliers(const StepMetrics& metrics);
   bool EvaluationIsDue(int64_t steps_done) const;
   // Once after every step. A save that falls due in a step in which something was not finite waits
   // for the next good one; the last step's does not.
@@ -128,6 +130,7 @@ class TrainingRun {
   bool save_due_ = false;
   SkipBudget skip_budget_;
   int nonfinite_lines_ = 0;
+  bool outliers_told_ = false;
 };
 
 }  // namespace panthera

@@ -16,6 +16,7 @@ namespace {
 
 void AddSum(Stream&, const Tensor&, Tensor) { Absent(); }
 void AddColumnSums(Stream&, const Tensor&, Tensor) { Absent(); }
+void CountAbove(Stream&, float, const Tensor&, Tensor) { Absent(); }
 void MaxAbs(Stream&, const Tensor&, Tensor) { Absent(); }
 void RoundToBf16(Stream&, const Tensor&, Tensor) { Absent(); }
 void Scale(Stream&, float, Tensor) { Absent(); }

@@ -114,6 +114,7 @@ std::string JsonLine(const StepMetrics& metrics) {
   Add(json, "gemm_share", metrics.gemm_share);
   json["bytes_sent"] = metrics.bytes_sent;
   Add(json, "embedding_max", metrics.embedding_max);
+  Add(json, "embedding_share", metrics.embedding_share);
   return json.dump() + "\n";
 }
 

@@ -30,6 +30,8 @@ struct StepMetrics {
   // The largest absolute component of the input embedding: rare tokens' rows can grow to
   // 1 / weight_decay under sign-based optimizers.
   std::optional<double> embedding_max;
+  // Which share of its components is above half of that in magnitude: outliers.
+  std::optional<double> embedding_share;
 };
 
 // Where steps are reported to.

@@ -201,6 +201,46 @@ TEST_F(TrainingRunTest, AStepThatIsNotFiniteStopsAllRanksAndSavesNothing) {
   EXPECT_THAT(last_step, Not(HasSubstr("validation_loss"))) << "it was not evaluated";
 }
 
+// The numbers of a key in metrics.jsonl, in order.
+std::vector<double> NumbersOf(const std::string& metrics, const std::string& key) {
+  std::vector<double> numbers;
+  const std::string start = "\"" + key + "\":";
+  for (size_t at = metrics.find(start); at != std::string::npos; at = metrics.find(start, at + 1)) {
+    numbers.push_back(std::stod(metrics.substr(at + start.size())));
+  }
+  return numbers;
+}
+
+// Half of 1 / 20 is a quarter of the initial deviation: 80% of normal numbers are larger.
+TEST_F(TrainingRunTest, OutliersOfTheEmbeddingAreCountedInEveryLoggedStepAndToldOnce) {
+  run_.options.optim.weight_decay = 20;
+  run_.options.optim.lazy_rows = LazyRows::kOff;
+  run_.options.log.every = 2;
+  ::testing::internal::CaptureStderr();
+  Resume(run_, 2);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+
+  const std::string metrics = *ReadFile(files_, RunFile("metrics.jsonl"));
+  const std::vector<double> shares = NumbersOf(metrics, "embedding_share");
+  EXPECT_EQ(shares.size(), static_cast<size_t>(run_.options.train.steps / 2));
+  EXPECT_THAT(shares, Each(AllOf(::testing::Gt(0.7), ::testing::Lt(0.9))));
+  const size_t told = log.find("step 2: the largest component of the embedding is");
+  ASSERT_NE(told, std::string::npos) << log;
+  EXPECT_THAT(log.substr(told), HasSubstr("above half of 1 / optim.weight_decay = 0.05"));
+  EXPECT_THAT(log.substr(told), HasSubstr("optim.lazy_rows = \"change\""));
+  EXPECT_EQ(log.find("the largest component", told + 10), std::string::npos) << "told twice";
+}
+
+TEST_F(TrainingRunTest, AnEmbeddingWithoutOutliersIsNotWarnedOf) {
+  ::testing::internal::CaptureStderr();
+  run_.options.log.every = 1;
+  Resume(run_);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), Not(HasSubstr("largest component")));
+  const std::vector<double> shares =
+      NumbersOf(*ReadFile(files_, RunFile("metrics.jsonl")), "embedding_share");
+  EXPECT_EQ(shares, std::vector<double>(static_cast<size_t>(run_.options.train.steps), 0.0));
+}
+
 TEST_F(TrainingRunTest, StepsBelowTheCheckpointAreRefused) {
   Resume(run_, 1, {.steps = 4});
   run_.options.train.steps = 3;
