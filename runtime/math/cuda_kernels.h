@@ -22,6 +22,9 @@ void MaxAbs(Stream& stream, const Tensor& x, Tensor largest);
 void RoundToBf16(Stream& stream, const Tensor& in, Tensor out);
 void Scale(Stream& stream, float factor, Tensor x);
 
+// word_hash.cu.
+void HashWords(Stream& stream, const Tensor& x, int64_t first_word, Tensor sum);
+
 }  // namespace panthera::cuda
 
 #endif  // PANTHERA_RUNTIME_MATH_CUDA_KERNELS_H_

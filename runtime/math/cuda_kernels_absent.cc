@@ -20,5 +20,6 @@ void CountAbove(Stream&, float, const Tensor&, Tensor) { Absent(); }
 void MaxAbs(Stream&, const Tensor&, Tensor) { Absent(); }
 void RoundToBf16(Stream&, const Tensor&, Tensor) { Absent(); }
 void Scale(Stream&, float, Tensor) { Absent(); }
+void HashWords(Stream&, const Tensor&, int64_t, Tensor) { Absent(); }
 
 }  // namespace panthera::cuda

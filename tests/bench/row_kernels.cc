@@ -12,6 +12,7 @@
 #include "model/ops/rmsnorm.h"
 #include "model/ops/rope.h"
 #include "model/ops/swiglu.h"
+#include "runtime/math/word_hash.h"
 #include "tests/bench/kernel_case.h"
 
 namespace panthera::bench {
@@ -172,14 +173,31 @@ KernelCase AddCase(const ModelShape& m) {
               });
 }
 
+// Of the weights of the embedding; between steps.
+KernelCase HashCase(const ModelShape& m) {
+  return Case(
+      "hash_words", m, Bytes(m.columns * m.width),
+      [m](Context& ctx, Operands& operands) -> KernelCall {
+        const Tensor x = operands.Noise({m.columns, m.width}, kType);
+        const Tensor sum = operands.Zeros({1}, DType::kI64);
+        return {[&ctx, x, sum] { HashWords(ctx.compute(), x, 0, sum); }, {{sum, Kind::kChanged}}};
+      });
+}
+
 }  // namespace
 
 std::vector<KernelCase> RowKernels(const ModelShape& model) {
-  return {EmbeddingForwardCase(model), EmbeddingBackwardCase(model),
-          RmsNormCase(model),          AddRmsNormCase(model),
-          RmsNormBackwardCase(model),  RotateCase(model),
-          SwiGluCase(model),           SwiGluBackwardCase(model),
-          CrossEntropyCase(model),     AddCase(model)};
+  return {EmbeddingForwardCase(model),
+          EmbeddingBackwardCase(model),
+          RmsNormCase(model),
+          AddRmsNormCase(model),
+          RmsNormBackwardCase(model),
+          RotateCase(model),
+          SwiGluCase(model),
+          SwiGluBackwardCase(model),
+          CrossEntropyCase(model),
+          AddCase(model),
+          HashCase(model)};
 }
 
 KernelCase DeviceCopy(int64_t bytes) {

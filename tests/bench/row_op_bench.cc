@@ -8,6 +8,7 @@
 #include "model/ops/rmsnorm.h"
 #include "model/ops/rope.h"
 #include "model/ops/swiglu.h"
+#include "runtime/math/word_hash.h"
 #include "tests/bench/rates.h"
 #include "tests/support/random_tensor.h"
 
@@ -135,6 +136,18 @@ void BM_CrossEntropy(benchmark::State& state) {
   ReportBytes(state, 2 * logits.tensor().bytes());
 }
 
+// The hash of a table that no cache holds.
+void BM_HashWords(benchmark::State& state) {
+  BenchContext context;
+  Context& ctx = context;
+  const HostTensor x = testing::Zeros({kVocabulary, kWidth}, TypeOf(state.range(0)));
+  const HostTensor sum({1}, DType::kI64);
+  for (auto _ : state) {
+    HashWords(ctx.compute(), x, 0, sum);
+  }
+  ReportBytes(state, x.tensor().bytes());
+}
+
 BENCHMARK(BM_EmbeddingForward)->Apply(ForBothTypes);
 BENCHMARK(BM_EmbeddingBackward)->Apply(ForBothTypes);
 BENCHMARK(BM_Residual)->Apply(ForBothTypes);
@@ -144,6 +157,7 @@ BENCHMARK(BM_RmsNormBackward)->Apply(ForBothTypes);
 BENCHMARK(BM_SwiGlu)->Apply(ForBothTypes);
 BENCHMARK(BM_SwiGluBackward)->Apply(ForBothTypes);
 BENCHMARK(BM_CrossEntropy)->Apply(ForBothTypes);
+BENCHMARK(BM_HashWords)->Apply(ForBothTypes);
 
 }  // namespace
 }  // namespace panthera::bench
