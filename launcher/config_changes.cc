@@ -32,6 +32,7 @@ constexpr std::string_view kMayChange[] = {
     "optim.weight_decay",
     "parallel.",
     "schedule.",
+    "train.check_every",
     "train.micro_batch",
     "train.run_dir",
     "train.stall_seconds",

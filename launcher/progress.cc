@@ -23,6 +23,8 @@ const char* Name(Phase phase) {
       return "step";
     case Phase::kEvaluating:
       return "evaluation after step";
+    case Phase::kChecking:
+      return "check for flipped bits after step";
     case Phase::kSaving:
       return "save after step";
     case Phase::kEnding:

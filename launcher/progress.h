@@ -16,6 +16,7 @@ enum class Phase : uint8_t {
   kLoading,
   kStep,
   kEvaluating,
+  kChecking,
   kSaving,
   kEnding,
 };

@@ -23,6 +23,7 @@ struct TrainOptions {
   int64_t seed = 0;
   std::string run_dir;
   int64_t stall_seconds = 1200;
+  int64_t check_every = 100;
 
   void VisitFields(FieldVisitor& visit) {
     visit.Int({"steps", "optimizer steps of the whole run"}, steps, {1, int64_t{1} << 40});
@@ -39,6 +40,11 @@ struct TrainOptions {
                "the job is ended (exit code 76) when no rank has made progress for so long; 0: "
                "never"},
               stall_seconds, {0, int64_t{7} * 86400});
+    visit.Int({"check_every",
+               "optimizer steps between looks for flipped bits, by hashes of weights and optimizer "
+               "state that ranks compare, which end the run (exit code 5); they come before every "
+               "save too; 0: never, not before saves either"},
+              check_every, {});
   }
 };
 

@@ -44,8 +44,9 @@ constexpr char kFooter[] =
     "SIGUSR1 and SIGTERM save at the end of the step and stop with exit code 75.\n"
     "Exit codes: 0 done, 2 refused with nothing changed, 3 too much not finite, 4 failed in the "
     "middle,\n"
-    "70 a rank or the launcher was lost, 75 stopped by a signal after saving, 76 no rank made\n"
-    "progress for train.stall_seconds.";
+    "5 bits of weights or optimizer state flipped by themselves, 70 a rank or the launcher was "
+    "lost,\n"
+    "75 stopped by a signal after saving, 76 no rank made progress for train.stall_seconds.";
 
 absl::StatusOr<RunOptions> ReadOptions(const TrainArguments& arguments, HostGroup& host) {
   RunOptions options;

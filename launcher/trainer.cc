@@ -72,7 +72,12 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
       batches_(instance_.context(), "batch", options.train.micro_batch,
                options.model.sequence_length, micro_steps_),
       loss_sum_(instance_.context().device(), instance_.context().ledger(), MemoryCategory::kData,
-                "loss", SizeOf(DType::kF64)) {}
+                "loss", SizeOf(DType::kF64)) {
+  if (options.train.check_every > 0) {
+    replica_check_.emplace(instance_.context(), instance_.params(), *optimizer_,
+                           world.host_data_parallel());
+  }
+}
 
 StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device target) {
   MemoryLedger ledger;

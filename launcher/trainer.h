@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +16,7 @@
 #include "launcher/world.h"
 #include "optim/grad_sync.h"
 #include "optim/optimizer.h"
+#include "optim/replica_check.h"
 #include "optim/seen_rows.h"
 #include "runtime/data/loader.h"
 
@@ -66,6 +68,9 @@ class Trainer {
   // Whether all weights and optimizer state, of all ranks, are finite. Blocks on the peers.
   bool HoldsOnlyFiniteNumbers();
 
+  // The check that TrainOptions::check_every asks for; null if it is 0.
+  ReplicaCheck* replica_check() { return replica_check_.has_value() ? &*replica_check_ : nullptr; }
+
   int64_t tokens_per_step() const;
   ModelInstance& instance() { return instance_; }
   const Optimizer& optimizer() const { return *optimizer_; }
@@ -83,6 +88,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   GradSync gradients_;
   SeenRows seen_rows_;
+  std::optional<ReplicaCheck> replica_check_;
   Evaluator evaluator_;
   BatchFeed batches_;
   Buffer loss_sum_;  // [1] f64, of this rank's targets in the step

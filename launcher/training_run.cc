@@ -348,15 +348,28 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
       LogEndNotFinite(absl::StrCat("step ", done, ": ", WhatEndsTheRun(options_.optim)));
       return kExitNotFinite;
     }
+    const bool save_is_due = SaveIsDue(done);
+    const bool check_is_due = CheckIsDue(done, save_is_due);
+    if (check_is_due) {
+      RecordBits(done);
+    }
     if (EvaluationIsDue(done)) {
       RETURN_IF_ERROR(Evaluate(metrics));
     }
     RETURN_IF_ERROR(Report(metrics));
     const bool stop = AgreeToStop(stop_requested());
-    if (stop || SaveIsDue(done)) {
+    const bool saves = stop || save_is_due;
+    if ((saves || check_is_due) && !HoldsItsBits(done)) {
+      return kExitFlippedBits;
+    }
+    if (saves) {
       ASSIGN_OR_RETURN(const bool saved, Save(done));
       if (!saved) {
         return kExitNotFinite;
+      }
+      // What has changed meanwhile may have been written.
+      if (!HoldsItsBits(done)) {
+        return kExitFlippedBits;
       }
     }
     if (stop && done < options_.train.steps) {
@@ -491,6 +504,53 @@ void TrainingRun::LogEndNotFinite(const std::string& reason) const {
                                    : absl::StrCat("the last checkpoint is of step ", saved_step_))
                << ". Lower optim.learning_rate and start again";
   }
+}
+
+bool TrainingRun::CheckIsDue(int64_t steps_done, bool save_is_due) const {
+  const int64_t every = options_.train.check_every;
+  return every > 0 && (save_is_due || steps_done % every == 0);
+}
+
+void TrainingRun::RecordBits(int64_t steps_done) {
+  world_.Enter(Phase::kChecking, steps_done);
+  trainer_->replica_check()->Record();
+  recorded_step_ = steps_done;
+}
+
+bool TrainingRun::HoldsItsBits(int64_t steps_done) {
+  if (trainer_->replica_check() == nullptr) {
+    return true;
+  }
+  if (recorded_step_ != steps_done) {
+    // A stop was asked for after a step that was not to be checked: replicas are compared.
+    RecordBits(steps_done);
+  }
+  world_.Enter(Phase::kChecking, steps_done);
+  const std::vector<FlippedBits> found = trainer_->replica_check()->Find();
+  if (!found.empty()) {
+    LogFlippedBits(steps_done, found);
+  }
+  return found.empty();
+}
+
+void TrainingRun::LogFlippedBits(int64_t step, const std::vector<FlippedBits>& found) const {
+  if (!is_first()) {
+    return;
+  }
+  std::string advice = "nothing was saved, and the same command begins anew";
+  if (saved_step_ == step) {
+    advice = absl::StrCat(
+        "the checkpoint of this step was written meanwhile and may hold them: remove ",
+        CheckpointDirectory(options_.train.run_dir, step), ", then the same command goes on");
+  } else if (saved_step_ >= 0) {
+    advice = absl::StrCat(
+        "nothing was saved from this, and the same command goes on from the newest checkpoint, of "
+        "step ",
+        saved_step_);
+  }
+  LOG(ERROR) << "step " << step << ": bits have flipped by themselves: "
+             << Describe(trainer_->instance().params(), found) << "; " << advice
+             << ". Where a rank is named again, replace its hardware";
 }
 
 absl::Status TrainingRun::Report(const StepMetrics& metrics) {

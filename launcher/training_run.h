@@ -98,6 +98,15 @@ class TrainingRun {
   void LogNotFinite(int64_t step, const NonFiniteReport& report);
   void LogEndNotFinite(const std::string& reason) const;
   absl::Status Report(const StepMetrics& metrics);
+  // Whether to look for flipped bits after this step: train.check_every, and a save that is due.
+  bool CheckIsDue(int64_t steps_done, bool save_is_due) const;
+  // Remembers what this rank's tensors hold after a step, so that HoldsItsBits finds what changes
+  // after that.
+  void RecordBits(int64_t steps_done);
+  // False, with the reason in the log, if bits have flipped by themselves; the same on every rank.
+  // True without a look if train.check_every is 0. Blocks on the peers.
+  bool HoldsItsBits(int64_t steps_done);
+  void LogFlippedBits(int64_t step, const std::vector<FlippedBits>& found) const;
   // False, with nothing written and the reason in the log, if weights or state are not finite.
   absl::StatusOr<bool> Save(int64_t steps_done);
   // Whether a rank has been asked to stop; the same answer on every rank.
@@ -127,6 +136,7 @@ class TrainingRun {
   std::string gemm_algorithms_;  // contents of the file; empty on CPUs
   int64_t first_step_ = 0;
   int64_t saved_step_ = -1;
+  int64_t recorded_step_ = -1;  // of RecordBits
   bool save_due_ = false;
   SkipBudget skip_budget_;
   int nonfinite_lines_ = 0;

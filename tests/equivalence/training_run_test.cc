@@ -2,10 +2,14 @@
 #include "launcher/training_run.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -42,7 +46,11 @@ struct Outcome {
   Tensors tensors;                     // what the ranks hold at the end
 };
 
-Outcome Start(const TinyRun& run, int ranks, StartMode mode, StopAfter stop) {
+// What is done to a rank after each of its steps, counted in this start, before it is saved.
+using Harm = std::function<void(int rank, int64_t step, Trainer& trainer)>;
+
+Outcome Start(const TinyRun& run, int ranks, StartMode mode, StopAfter stop,
+              const Harm& harm = {}) {
   Outcome outcome;
   std::mutex mutex;
   RunRanks(ranks, [&](RankWorld& rank_world) {
@@ -58,6 +66,9 @@ Outcome Start(const TinyRun& run, int ranks, StartMode mode, StopAfter stop) {
     int64_t steps = 0;
     const absl::StatusOr<int> exit_code = (*training)->Run([&] {
       ++steps;
+      if (harm) {
+        harm(rank_world.rank(), steps, (*training)->trainer());
+      }
       return rank_world.rank() == stop.rank && steps == stop.steps;
     });
     ASSERT_TRUE(exit_code.ok()) << exit_code.status();
@@ -348,6 +359,167 @@ TEST_F(TrainingRunTest, IdsOutsideTheVocabularyAreRefusedBeforeTheFirstStep) {
   run_.options.model.vocab_size = 20;
 
   EXPECT_THAT(Refusal(run_, 2), HasSubstr("outside the vocabulary"));
+}
+
+// The lowest bit of a byte in the middle.
+void FlipBit(const Tensor& x) { x.bytes_data()[x.bytes() / 2] ^= std::byte{1}; }
+
+// This rank's copy of the part of the embedding that `owner` updates.
+Tensor EmbeddingOf(int owner, Trainer& trainer) {
+  ModelInstance& instance = trainer.instance();
+  const ParameterStore& params = instance.params();
+  return params.group_values(params.group_of(instance.model().embedding())).Slice(owner, owner + 1);
+}
+
+Tensor AMomentum(Trainer& trainer) {
+  Tensor momentum;
+  trainer.optimizer().ForEachState(
+      [&](const char* /*name*/, GroupId /*group*/, Tensor shard) { momentum = shard; });
+  return momentum;
+}
+
+// A control plane that calls `before_call` before it sends anything.
+class ObservedHostGroup final : public HostGroup {
+ public:
+  ObservedHostGroup(std::unique_ptr<HostGroup> group, std::function<void()> before_call)
+      : group_(std::move(group)), before_call_(std::move(before_call)) {}
+
+  int rank() const override { return group_->rank(); }
+  int size() const override { return group_->size(); }
+  std::vector<std::string> AllGather(const std::string& bytes) override {
+    before_call_();
+    return group_->AllGather(bytes);
+  }
+  std::string Broadcast(const std::string& bytes, int root) override {
+    before_call_();
+    return group_->Broadcast(bytes, root);
+  }
+
+ private:
+  std::unique_ptr<HostGroup> group_;
+  std::function<void()> before_call_;
+};
+
+class FlippedBitsTest : public TrainingRunTest {
+ protected:
+  FlippedBitsTest() {
+    run_.options.train.check_every = 1;
+    run_.options.checkpoint.every = 2;
+  }
+
+  // Every file of every checkpoint, with its contents.
+  std::map<std::string, std::string> Checkpoints() {
+    std::map<std::string, std::string> contents;
+    const std::string directory = RunFile("checkpoints");
+    if (std::filesystem::exists(directory)) {
+      for (const auto& file : std::filesystem::recursive_directory_iterator(directory)) {
+        if (file.is_regular_file()) {
+          contents[file.path().string()] = *ReadFile(files_, file.path().string());
+        }
+      }
+    }
+    return contents;
+  }
+
+  // All ranks end with kExitFlippedBits; returns what was logged.
+  std::string LogOfFlippedBits(int ranks, StopAfter stop, const Harm& harm) {
+    ::testing::internal::CaptureStderr();
+    const Outcome outcome = Start(run_, ranks, StartMode::kResume, stop, harm);
+    std::string log = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(outcome.exit_codes, std::vector<int>(static_cast<size_t>(ranks), kExitFlippedBits))
+        << log;
+    return log;
+  }
+};
+
+TEST_F(FlippedBitsTest, ABitThatFlipsOnOneRankEndsTheRunAndLeavesCheckpointsAsTheyWere) {
+  TinyRun straight(6);
+  straight.options.checkpoint.every = 2;
+  const Tensors expected = Resume(straight, 3).tensors;
+  std::map<std::string, std::string> before;
+  std::mutex mutex;
+
+  const std::string log = LogOfFlippedBits(3, {}, [&](int rank, int64_t step, Trainer& trainer) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (rank == 1 && step == 3) {
+      before = Checkpoints();
+      FlipBit(EmbeddingOf(2, trainer));
+    }
+  });
+
+  EXPECT_THAT(log, AllOf(HasSubstr("step 3: bits have flipped by themselves: the weights of group"),
+                         HasSubstr("on rank 1 differ from those of the others"),
+                         HasSubstr("goes on from the newest checkpoint, of step 2")));
+  EXPECT_FALSE(before.empty());
+  EXPECT_EQ(Checkpoints(), before);
+  const Outcome resumed = Resume(run_, 3);
+  EXPECT_EQ(resumed.exit_codes, std::vector<int>(3, kExitDone));
+  EXPECT_EQ(resumed.steps, 4) << "from step 2 to step 6";
+  EXPECT_EQ(resumed.tensors, expected);
+}
+
+TEST_F(FlippedBitsTest, ASaveLooksFirstInStepsBetweenChecks) {
+  run_.options.train.check_every = 1000;
+  const std::string log = LogOfFlippedBits(2, {}, [](int rank, int64_t step, Trainer& trainer) {
+    if (rank == 1 && step == 2) {
+      FlipBit(AMomentum(trainer));
+    }
+  });
+  EXPECT_THAT(log, AllOf(HasSubstr("step 2: "), HasSubstr("the momentum of group"),
+                         HasSubstr("on rank 1 changed after the update"),
+                         HasSubstr("nothing was saved, and the same command begins anew")));
+  EXPECT_THAT(Checkpoints(), ::testing::IsEmpty());
+}
+
+TEST_F(FlippedBitsTest, AStopLooksAtReplicasBeforeItSaves) {
+  run_.options.train.check_every = 1000;
+  const std::string log =
+      LogOfFlippedBits(2, {.steps = 1}, [](int rank, int64_t /*step*/, Trainer& trainer) {
+        if (rank == 0) {
+          FlipBit(EmbeddingOf(1, trainer));
+        }
+      });
+  EXPECT_THAT(log, HasSubstr("on ranks 0, 1 differ between ranks"));
+  EXPECT_THAT(Checkpoints(), ::testing::IsEmpty());
+}
+
+TEST_F(FlippedBitsTest, NobodyLooksWhereChecksAreOff) {
+  run_.options.train.check_every = 0;
+  const Outcome outcome =
+      Start(run_, 2, StartMode::kResume, {}, [](int /*rank*/, int64_t /*step*/, Trainer& trainer) {
+        EXPECT_EQ(trainer.replica_check(), nullptr);
+        FlipBit(AMomentum(trainer));
+      });
+  EXPECT_EQ(outcome.exit_codes, std::vector<int>(2, kExitDone));
+}
+
+TEST_F(FlippedBitsTest, WhatChangesWhileItIsSavedIsFoundAndItsCheckpointNamed) {
+  const std::string half_saved = CheckpointDirectory(run_.options.train.run_dir, 4) + ".tmp";
+  ::testing::internal::CaptureStderr();
+  RunRanks(1, [&](RankWorld& ranks) {
+    World world = testing::WorldOf(ranks);
+    TrainingRun* running = nullptr;
+    bool flipped = false;
+    world.host = std::make_unique<ObservedHostGroup>(std::move(world.host), [&] {
+      if (!flipped && std::filesystem::exists(half_saved)) {
+        FlipBit(AMomentum(running->trainer()));
+        flipped = true;
+      }
+    });
+    RunOptions options = run_.options;
+    ASSERT_EQ(options.Finish(1), absl::OkStatus());
+    absl::StatusOr<std::unique_ptr<TrainingRun>> training =
+        TrainingRun::Open(options, StartMode::kResume, world);
+    ASSERT_TRUE(training.ok()) << training.status();
+    running = training->get();
+    const absl::StatusOr<int> exit_code = (*training)->Run();
+    ASSERT_TRUE(exit_code.ok()) << exit_code.status();
+    EXPECT_EQ(*exit_code, kExitFlippedBits);
+    EXPECT_TRUE(flipped);
+  });
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("step 4: "), HasSubstr("the momentum of group"),
+                    HasSubstr("remove " + CheckpointDirectory(run_.options.train.run_dir, 4))));
 }
 
 }  // namespace

@@ -89,9 +89,9 @@ TEST(ResumeTest, KeysThatMayChange) {
                   "schedule.decay_steps", "schedule.final_factor", "schedule.points[0].step",
                   "schedule.points[0].factor", "data.validation[0].path",
                   "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",
-                  "train.micro_batch", "train.run_dir", "train.stall_seconds", "eval.every",
-                  "eval.sequences", "checkpoint.every", "checkpoint.keep", "checkpoint.keep_every",
-                  "log.every", "device.kind", "device.sharing"));
+                  "train.micro_batch", "train.run_dir", "train.stall_seconds", "train.check_every",
+                  "eval.every", "eval.sequences", "checkpoint.every", "checkpoint.keep",
+                  "checkpoint.keep_every", "log.every", "device.kind", "device.sharing"));
   EXPECT_THAT(
       refused,
       ElementsAre("model.vocab_size", "model.width", "model.layers", "model.heads",

@@ -16,7 +16,8 @@
 //                   the group with the most tensors; the losses (8 bytes) of all ranks; the verdict
 //                   on a step (32 bytes); as the embedding is not tied, a flag (1 byte) for each of
 //                   its rows that says whether its token was seen in the step, and a bit for each
-//                   row in whole words (4 bytes) of all ranks
+//                   row in whole words (4 bytes) of all ranks; 8 bytes for the hash of each group's
+//                   values, and of its shard, low bits and momentum (the gains have no low bits)
 //   data            cosines and sines [T, D/2]; loss sum and batch; sums and batch of an evaluation
 //
 // and it sends to each of R - 1 others: in a micro-step its part of every group's gradient (bf16),
@@ -122,7 +123,8 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
       // Gains of all ranks: 64 * 4 * 266,240 = 68 MB, less than the table. The gains' own sums are
       // 65 * 4 blocks.
       .communication = 2 * kTable + 2 * kTable + 8 * (kGradientSums + 260) + 8 * kWeightSums +
-                       (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32 + 50'304 + 64 * kSeenRows,
+                       (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32 + 50'304 +
+                       64 * kSeenRows + 8 * (4 * 35 - 1),
       .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
       .sent = 63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
                     8 * kWeightSums / 64 + 8 + kSeenRows + 2 * kShard)};
@@ -191,7 +193,7 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
       // sums are 161 * 8 blocks.
       .communication = 2 * kEmbedding + 5'402'263'552 + 8 * (kGradientSums + 1288) +
                        8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32 +
-                       128'256 + 1024 * kSeenRows,
+                       128'256 + 1024 * kSeenRows + 8 * (4 * 83 - 1),
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
       .sent = 1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
                       8 * kWeightSums / 1024 + 8 + kSeenRows + 2 * kShard)};

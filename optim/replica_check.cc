@@ -1,0 +1,153 @@
+#include "optim/replica_check.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+#include "runtime/base/check.h"
+#include "runtime/math/host_mirror.h"
+#include "runtime/math/word_hash.h"
+
+namespace panthera {
+namespace {
+
+constexpr char kWeights[] = "weights";
+// Findings that a line names one by one.
+constexpr size_t kMostNamed = 3;
+
+// The ranks whose hash is not that of more than half of them; all, if there is no such hash.
+std::vector<int> Minority(std::span<const int64_t> hashes) {
+  const auto majority = std::find_if(hashes.begin(), hashes.end(), [&](int64_t hash) {
+    return 2 * std::count(hashes.begin(), hashes.end(), hash) >
+           static_cast<std::ptrdiff_t>(hashes.size());
+  });
+  std::vector<int> ranks;
+  for (size_t rank = 0; rank < hashes.size(); ++rank) {
+    if (majority == hashes.end() || hashes[rank] != *majority) {
+      ranks.push_back(static_cast<int>(rank));
+    }
+  }
+  return ranks;
+}
+
+std::string DescribeOne(const ParameterStore& store, const FlippedBits& found) {
+  const bool several = found.ranks.size() > 1;
+  const std::string what =
+      absl::StrCat("the ", found.tensor, " of group ", store.layout(found.group).name, " on ",
+                   several ? "ranks " : "rank ", absl::StrJoin(found.ranks, ", "));
+  if (found.evidence == FlippedBits::Evidence::kRecord) {
+    return absl::StrCat(what, " changed after the update");
+  }
+  return absl::StrCat(what, several ? " differ between ranks" : " differ from those of the others");
+}
+
+}  // namespace
+
+ReplicaCheck::ReplicaCheck(Context& ctx, const ParameterStore& store, const Optimizer& optimizer,
+                           Communicator& host_data_parallel)
+    : ctx_(ctx), store_(store), host_data_parallel_(host_data_parallel) {
+  for (int i = 0; i < store.num_groups(); ++i) {
+    const WeightShard shard = store.shard(GroupId{i});
+    parts_.push_back({GroupId{i}, kWeights, shard.values});
+    if (shard.remainder.has_value()) {
+      parts_.push_back({GroupId{i}, "low bits", *shard.remainder});
+    }
+    if (shard.master.has_value()) {
+      parts_.push_back({GroupId{i}, "master weights", *shard.master});
+    }
+  }
+  optimizer.ForEachState([this](const char* name, GroupId group, const Tensor& shard) {
+    parts_.push_back({group, name, shard});
+  });
+  std::stable_sort(parts_.begin(), parts_.end(),
+                   [](const Part& a, const Part& b) { return a.group < b.group; });
+  const int64_t hashes = num_groups() + num_parts();
+  memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, "hashes of weights",
+                   hashes * SizeOf(DType::kI64));
+  hashes_ = memory_.View({hashes}, DType::kI64);
+}
+
+void ReplicaCheck::Record() {
+  SetZero(ctx_.compute(), hashes_);
+  HashParts();
+  written_ = ReadToHost<int64_t>(ctx_, hashes_);
+}
+
+std::vector<FlippedBits> ReplicaCheck::Find() {
+  CHECK(!written_.empty()) << "nothing was recorded";
+  SetZero(ctx_.compute(), hashes_);
+  HashParts();
+  HashReplicas();
+  std::vector<int64_t> read = ReadToHost<int64_t>(ctx_, hashes_);
+  // A part's hash is nobody else's business, only whether it is still the same.
+  for (size_t i = 0; i < read.size(); ++i) {
+    read[i] ^= written_[i];
+  }
+  const auto count = static_cast<int64_t>(read.size());
+  const int64_t ranks = host_data_parallel_.size();
+  std::vector<int64_t> gathered(static_cast<size_t>(ranks * count));
+  Stream host{Device{}};
+  host_data_parallel_.AllGather(Tensor(read.data(), {count}, DType::kI64, Device{}),
+                                Tensor(gathered.data(), {ranks, count}, DType::kI64, Device{}),
+                                host);
+  std::vector<FlippedBits> found;
+  for (int64_t i = 0; i < count; ++i) {
+    std::vector<int64_t> by_rank;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      by_rank.push_back(gathered[static_cast<size_t>(rank * count + i)]);
+    }
+    FlippedBits bits;
+    if (i < num_groups()) {
+      bits = {FlippedBits::Evidence::kOtherRanks, GroupId{static_cast<int>(i)}, kWeights,
+              Minority(by_rank)};
+    } else {
+      const Part& part = parts_[static_cast<size_t>(i - num_groups())];
+      bits = {FlippedBits::Evidence::kRecord, part.group, part.name, {}};
+      for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+        if (by_rank[rank] != 0) {
+          bits.ranks.push_back(static_cast<int>(rank));
+        }
+      }
+    }
+    if (!bits.ranks.empty()) {
+      found.push_back(std::move(bits));
+    }
+  }
+  return found;
+}
+
+Tensor ReplicaCheck::hash(int64_t index) const { return hashes_.Slice(index, index + 1); }
+
+void ReplicaCheck::HashParts() {
+  for (int64_t i = 0; i < num_parts(); ++i) {
+    HashWords(ctx_.compute(), parts_[static_cast<size_t>(i)].tensor, 0, hash(num_groups() + i));
+  }
+}
+
+void ReplicaCheck::HashReplicas() {
+  for (int i = 0; i < store_.num_groups(); ++i) {
+    const GroupId group{i};
+    if (store_.layout(group).kind == GroupKind::kSharded) {
+      store_.AwaitPublished(group, ctx_.compute());
+    }
+    HashWords(ctx_.compute(), store_.group_values(group), 0, hash(i));
+  }
+}
+
+std::string Describe(const ParameterStore& store, const std::vector<FlippedBits>& found) {
+  CHECK(!found.empty());
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < std::min(found.size(), kMostNamed); ++i) {
+    lines.push_back(DescribeOne(store, found[i]));
+  }
+  std::string line = absl::StrJoin(lines, "; ");
+  if (found.size() > kMostNamed) {
+    absl::StrAppend(&line, "; and ", found.size() - kMostNamed, " more");
+  }
+  return line;
+}
+
+}  // namespace panthera

@@ -1,0 +1,99 @@
+#ifndef PANTHERA_OPTIM_REPLICA_CHECK_H_
+#define PANTHERA_OPTIM_REPLICA_CHECK_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "optim/optimizer.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/buffer.h"
+#include "runtime/math/context.h"
+#include "runtime/params/parameter_store.h"
+
+namespace panthera {
+
+// Bits of a group that are not what they must be.
+struct FlippedBits {
+  enum class Evidence : uint8_t {
+    kOtherRanks,  // the ranks' copies of the same weights differ
+    kRecord,      // a rank's own tensor is not what it was when it was recorded
+  };
+
+  Evidence evidence = Evidence::kOtherRanks;
+  GroupId group;
+  // "weights", "low bits", "master weights" or the name of an optimizer state.
+  std::string tensor;
+  // The data-parallel ranks that hold them, ascending. Of kOtherRanks those that differ from more
+  // than half of all; where no more than half agree, such as with two ranks, all of them.
+  std::vector<int> ranks;
+
+  bool operator==(const FlippedBits&) const = default;
+};
+
+// Finds bits of weights and optimizer state that have changed by themselves, by faulty memory or a
+// faulty transfer, from hashes of 64 bits (HashWords). Between steps:
+//
+//   after a step    Record() hashes what this rank alone holds: its shards of weights, low bits and
+//                   master weights, and its optimizer state.
+//   before the next Find() hashes the same again, and the values of all groups as layers read them,
+//                   and compares the former with the record and the latter among all ranks.
+//
+// What is found: any difference between the ranks' copies at the time of Find, so whatever went
+// wrong in a copy while or after it was published, and a publication that was missed; and whatever
+// changed in a rank's own tensors between Record and Find, while it was evaluated and saved.
+//
+// What is not: what changes in a rank's own tensors while a step is under way, from Find to the
+// next Record. From weights it gets into the next update and is then published to all ranks alike.
+// Neither is a copy that is overwritten by the next publication before Find looks at it.
+//
+// Cost: Record reads this rank's shards and state once, Find once more and all values as well; no
+// memory is written but 8 bytes for each tensor. Each sends 8 bytes for each of them to the host,
+// and Find to the other ranks.
+class ReplicaCheck {
+ public:
+  // Memory is allocated here, entered as communication. The references must outlive the check; the
+  // store must be allocated. `host_data_parallel` connects the same ranks as the store's, and takes
+  // tensors of the CPU.
+  ReplicaCheck(Context& ctx, const ParameterStore& store, const Optimizer& optimizer,
+               Communicator& host_data_parallel);
+
+  // Remembers what this rank's tensors hold after the work that ctx.compute() has so far. Blocks
+  // until that is done.
+  void Record();
+  // What has changed since Record, which must have come before on every rank, and where ranks
+  // differ; by evidence and group. The same on every rank. Waits for publications; blocks until the
+  // work of ctx.compute() is done, and on the peers. May be called again.
+  std::vector<FlippedBits> Find();
+
+ private:
+  // A tensor of this rank alone.
+  struct Part {
+    GroupId group;
+    std::string name;
+    Tensor tensor;
+  };
+
+  int64_t num_groups() const { return store_.num_groups(); }
+  int64_t num_parts() const { return static_cast<int64_t>(parts_.size()); }
+  // Where the hash of group i's values lies, and after all groups those of parts.
+  Tensor hash(int64_t index) const;
+  void HashParts();
+  void HashReplicas();
+
+  Context& ctx_;
+  const ParameterStore& store_;
+  Communicator& host_data_parallel_;
+  std::vector<Part> parts_;
+  Buffer memory_;
+  Tensor hashes_;                 // [groups + parts] kI64
+  std::vector<int64_t> written_;  // [groups + parts] of the latest Record, zeros for groups
+};
+
+// "the weights of group block 3 on rank 1 differ from those of the other ranks": what was found
+// first, and how much else, in one line without an end. `found` must not be empty.
+std::string Describe(const ParameterStore& store, const std::vector<FlippedBits>& found);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_OPTIM_REPLICA_CHECK_H_
