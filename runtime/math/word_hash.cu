@@ -28,6 +28,8 @@ struct alignas(kPackBytes) WordPack {
 // The word that begins at byte `begin`; bytes from `end` on are zero.
 __device__ Word WordOfBytes(const uint8_t* x, int64_t begin, int64_t end) {
   Word word = 0;
+  // Rare; unrolled into the loop over packs it would cost registers there.
+#pragma unroll 1
   for (int i = 0; i < static_cast<int>(kHashWordBytes) && begin + i < end; ++i) {
     word |= static_cast<Word>(x[begin + i]) << (8 * i);
   }
