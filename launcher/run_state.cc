@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/json_integer.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checksum.h"
 
@@ -20,17 +21,17 @@ absl::StatusOr<DataFileRecord> ParseFile(const Json& json) {
   DataFileRecord file;
   file.key = json.at("key").get<std::string>();
   file.path = json.at("path").get<std::string>();
-  file.tokens = json.at("tokens").get<int64_t>();
+  file.tokens = JsonInteger(json.at("tokens"));
   ASSIGN_OR_RETURN(file.fingerprint, ParseChecksum(json.at("fingerprint").get<std::string>()));
   return file;
 }
 
 absl::StatusOr<RunState> ParseChecked(const Json& json) {
   RunState state;
-  state.step = json.at("step").get<int64_t>();
-  state.sequences = json.at("sequences").get<int64_t>();
-  state.tokens = json.at("tokens").get<int64_t>();
-  state.data_seed = json.at("data_seed").get<int64_t>();
+  state.step = JsonInteger(json.at("step"));
+  state.sequences = JsonInteger(json.at("sequences"));
+  state.tokens = JsonInteger(json.at("tokens"));
+  state.data_seed = JsonInteger(json.at("data_seed"));
   state.data_ranks = json.value("data_ranks", int64_t{0});
   state.tensor_ranks = json.value("tensor_ranks", int64_t{0});
   for (const Json& file_json : json.value("data", Json(Json::array()))) {

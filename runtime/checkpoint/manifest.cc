@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.h"
+#include "runtime/base/json_integer.h"
 #include "runtime/base/one_line.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/checksum.h"
@@ -78,7 +79,7 @@ absl::StatusOr<std::string> ParseName(const Json& json) {
 }
 
 absl::StatusOr<SliceRecord> ParseSlice(const Json& json, int64_t tensor_elements) {
-  const auto runs = json.at("runs").get<std::vector<int64_t>>();
+  const auto runs = JsonIntegers(json.at("runs"));
   if (runs.size() != 4) {
     return absl::DataLossError("\"runs\" are not four numbers");
   }
@@ -96,8 +97,7 @@ absl::StatusOr<TensorRecord> ParseTensor(const Json& json) {
   TensorRecord record;
   ASSIGN_OR_RETURN(record.tensor.name, ParseName(json.at("name")));
   ASSIGN_OR_RETURN(record.tensor.dtype, DTypeFromSafetensors(json.at("dtype").get<std::string>()));
-  ASSIGN_OR_RETURN(record.tensor.shape,
-                   ShapeFromSizes(json.at("shape").get<std::vector<int64_t>>()));
+  ASSIGN_OR_RETURN(record.tensor.shape, ShapeFromSizes(JsonIntegers(json.at("shape"))));
   int64_t bytes = 0;
   if (__builtin_mul_overflow(record.tensor.shape.elements(), SizeOf(record.tensor.dtype), &bytes)) {
     return absl::DataLossError("tensor " + record.tensor.name + " is larger than any file");
@@ -128,17 +128,17 @@ absl::StatusOr<std::vector<TensorSetRecord>> ParseSets(const Json& json) {
 absl::StatusOr<Manifest> ParseChecked(const Json& json) {
   Manifest manifest;
   manifest.program = json.at("program").get<std::string>();
-  manifest.step = json.at("step").get<int64_t>();
+  manifest.step = JsonInteger(json.at("step"));
   manifest.finite = json.at("finite").get<bool>();
-  manifest.block_bytes = json.at("block_bytes").get<int64_t>();
+  manifest.block_bytes = JsonInteger(json.at("block_bytes"));
   if (manifest.block_bytes < 8 || manifest.block_bytes > kLargestBlockBytes) {
     return absl::DataLossError(absl::StrCat("blocks of ", manifest.block_bytes, " bytes"));
   }
   for (const Json& file_json : json.at("files")) {
     FileRecord file;
     ASSIGN_OR_RETURN(file.name, ParseName(file_json.at("name")));
-    file.bytes = file_json.at("bytes").get<int64_t>();
-    file.checked_bytes = file_json.at("checked_bytes").get<int64_t>();
+    file.bytes = JsonInteger(file_json.at("bytes"));
+    file.checked_bytes = JsonInteger(file_json.at("checked_bytes"));
     if (file.checked_bytes < 0 || file.checked_bytes > file.bytes) {
       return absl::DataLossError("file " + file.name + " is shorter than what was checked of it");
     }
@@ -248,7 +248,7 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
     if (stored != ChecksumText(Checksum(json.dump()))) {
       return absl::DataLossError("its checksum is wrong: the file was damaged or edited");
     }
-    if (const auto version = json.at("version").get<int64_t>(); version != kManifestVersion) {
+    if (const auto version = JsonInteger(json.at("version")); version != kManifestVersion) {
       return OtherVersion(version, json.at("program").get<std::string>());
     }
     absl::StatusOr<Manifest> manifest = ParseChecked(json);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.h"
+#include "runtime/base/json_integer.h"
 #include "runtime/base/one_line.h"
 #include "runtime/base/status_macros.h"
 
@@ -44,9 +45,8 @@ absl::StatusOr<SafetensorsEntry> ParseEntry(const std::string& name, const Json&
   SafetensorsEntry entry;
   entry.tensor.name = name;
   ASSIGN_OR_RETURN(entry.tensor.dtype, DTypeFromSafetensors(json.at("dtype").get<std::string>()));
-  ASSIGN_OR_RETURN(entry.tensor.shape,
-                   ShapeFromSizes(json.at("shape").get<std::vector<int64_t>>()));
-  const auto offsets = json.at("data_offsets").get<std::vector<int64_t>>();
+  ASSIGN_OR_RETURN(entry.tensor.shape, ShapeFromSizes(JsonIntegers(json.at("shape"))));
+  const auto offsets = JsonIntegers(json.at("data_offsets"));
   if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0]) {
     return absl::DataLossError("data_offsets are not two ascending numbers");
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/json_integer.h"
 #include "runtime/base/one_line.h"
 
 namespace panthera {
@@ -125,12 +126,12 @@ absl::StatusOr<GemmAlgorithms> ParseGemmAlgorithms(const std::string& text) {
     if (!json.at("version").is_number_integer() || !json.at("cublaslt").is_number_integer()) {
       return Damaged();
     }
-    if (const auto version = json.at("version").get<int64_t>(); version != kVersion) {
+    if (const auto version = JsonInteger(json.at("version")); version != kVersion) {
       return absl::FailedPreconditionError(absl::StrCat(
           "it has version ", version, " of the format, this program reads ", kVersion));
     }
     GemmAlgorithms algorithms(
-        {json.at("gpu").get<std::string>(), json.at("cublaslt").get<int64_t>()});
+        {json.at("gpu").get<std::string>(), JsonInteger(json.at("cublaslt"))});
     for (const auto& [product, digits] : json.at("algorithms").items()) {
       const std::optional<GemmAlgorithm> algorithm = ParseDigits(digits.get<std::string>());
       if (!algorithm.has_value()) {
