@@ -2,6 +2,7 @@
 // streams, on several ranks, saved and resumed.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 #include <gmock/gmock.h>
 
 #include "launcher/exit_codes.h"
+#include "launcher/gemm_algorithm_file.h"
 #include "launcher/training_run.h"
 #include "tests/equivalence/sample_sums.h"
 #include "tests/support/devices.h"
@@ -206,6 +208,10 @@ TEST_P(GpuTrainingTest, ResumedRunEqualsStraightRun) {
     run->options.eval = {.every = 2, .sequences = 3};
   }
   const Tensors expected = TrainTo(run_, gpu_, 4, 2);
+  // Bits are promised for equal algorithms; each run would measure which are fastest anew.
+  std::filesystem::create_directories(resumed.options.train.run_dir);
+  std::filesystem::copy(run_.options.train.run_dir + "/" + kGemmAlgorithmFileName,
+                        resumed.options.train.run_dir);
   TrainTo(resumed, gpu_, 2, 2);
   const Tensors actual = TrainTo(resumed, gpu_, 4, 2);
   EXPECT_EQ(actual, expected);
