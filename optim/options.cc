@@ -1,5 +1,6 @@
 #include "optim/options.h"
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 #include "runtime/base/status_macros.h"
@@ -52,10 +53,11 @@ absl::Status FinishNonFinite(OptimOptions& options) {
         "optim.accumulate = \"gradient\" or optim.nonfinite = \"tiger\"");
   }
   if (options.nonfinite == NonFinitePolicy::kTiger && !folds) {
-    return absl::InvalidArgumentError(
+    // Others than Tiger cannot fold.
+    return absl::InvalidArgumentError(absl::StrCat(
         "optim.nonfinite = \"tiger\" leaves micro-gradients out of the momentum, but with "
-        "optim.accumulate = \"gradient\" they are summed before: set optim.nonfinite = \"skip\" or "
-        "optim.accumulate = \"momentum\"");
+        "optim.accumulate = \"gradient\" they are summed before: set optim.nonfinite = \"skip\"",
+        options.algorithm == Algorithm::kTiger ? " or optim.accumulate = \"momentum\"" : ""));
   }
   if (options.shrink_ratio == 0) {
     return absl::InvalidArgumentError(
