@@ -29,6 +29,8 @@ constexpr std::string_view kMayChange[] = {
     "optim.nonfinite",
     "optim.shrink_ratio",
     "optim.skip_budget",
+    "optim.table_learning_rate",
+    "optim.table_weight_decay",
     "optim.weight_decay",
     "parallel.",
     "schedule.",

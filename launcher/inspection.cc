@@ -59,9 +59,12 @@ std::string ModelFacts(const RunOptions& options) {
                       "%d, vocabulary %d, sequences of %d",
                       model.layers, model.width, model.heads, model.kv_heads, model.head_width,
                       model.ffn_width, model.vocab_size, model.sequence_length)) +
-         FactLine("optimizer",
-                  absl::StrFormat("%s; weights %s, momentum %s", EnumText(optim.algorithm),
-                                  EnumText(optim.weights), EnumText(optim.momentum)));
+         FactLine(
+             "optimizer",
+             absl::StrFormat(
+                 "%s%s; weights %s, momentum %s", EnumText(optim.algorithm),
+                 optim.table.optimizer == TableOptimizer::kSame ? "" : ", for the embedding adamw",
+                 EnumText(optim.weights), EnumText(optim.momentum)));
 }
 
 absl::StatusOr<Wholeness> Inspect(FileSystem& files, const std::string& given,

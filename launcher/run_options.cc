@@ -101,7 +101,7 @@ absl::Status CheckCheckpoints(const CheckpointOptions& checkpoint) {
 absl::Status FinishLazyRows(const ModelOptions& model, OptimOptions& optim) {
   const bool is_tied = model.tie != Tie::kNone;
   if (optim.lazy_rows == LazyRows::kAuto) {
-    const bool goes_by_sign = optim.algorithm != Algorithm::kAdamW;
+    const bool goes_by_sign = optim.ForTable().algorithm != Algorithm::kAdamW;
     optim.lazy_rows = goes_by_sign && !is_tied ? LazyRows::kChange : LazyRows::kOff;
   }
   if (is_tied && optim.lazy_rows != LazyRows::kOff) {

@@ -40,20 +40,22 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
 
   gradients_.Judge(loss_sum, tokens_per_step());
   seen_rows_.Gather();
-  optimizer_->Step(ctx, {.step = step,
-                         .learning_rate = LearningRate(step),
-                         .gradients = gradients_.gradient_shards(),
-                         .gradient_scale = gradients_.gradient_scale(),
-                         .left_out = gradients_.left_out(),
-                         .shrinks = gradients_.shrinks(),
-                         .rows = seen_rows_.rows(),
-                         .rounding_key = static_cast<uint64_t>(options_.train.seed)});
+  optimizer_->Step(ctx,
+                   {.step = step,
+                    .learning_rate = LearningRate(options_.optim.learning_rate, step),
+                    .table_learning_rate = LearningRate(options_.optim.table.learning_rate, step),
+                    .gradients = gradients_.gradient_shards(),
+                    .gradient_scale = gradients_.gradient_scale(),
+                    .left_out = gradients_.left_out(),
+                    .shrinks = gradients_.shrinks(),
+                    .rows = seen_rows_.rows(),
+                    .rounding_key = static_cast<uint64_t>(options_.train.seed)});
   {
     const OpTimer timer(ctx, {Op::kPublish}, {});
     params.Publish(*world_.data_parallel, ctx.compute(), ctx.exchange());
   }
   ASSIGN_OR_RETURN(const StepReport report, gradients_.Report());
-  return StepResult{report, LearningRate(step)};
+  return StepResult{report, LearningRate(options_.optim.learning_rate, step)};
 }
 
 Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Context> context)
@@ -116,9 +118,8 @@ absl::StatusOr<Batch> Trainer::LoadBatch(int64_t step, int64_t micro, const Data
                        });
 }
 
-double Trainer::LearningRate(int64_t step) const {
-  return options_.optim.learning_rate *
-         ScheduleFactor(options_.optim.schedule, step, options_.train.steps);
+double Trainer::LearningRate(double peak, int64_t step) const {
+  return peak * ScheduleFactor(options_.optim.schedule, step, options_.train.steps);
 }
 
 absl::StatusOr<Evaluation> Trainer::Evaluate(const ValidationSet* set, int64_t sequences) {

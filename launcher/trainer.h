@@ -24,7 +24,7 @@ namespace panthera {
 
 // What one optimizer step did; the same on every rank.
 struct StepResult : StepReport {
-  double learning_rate = 0;
+  double learning_rate = 0;  // of everything that has no rate of its own
 };
 
 // What training needs - a step, an evaluation, a checkpoint - found by running each on kMeta.
@@ -79,7 +79,7 @@ class Trainer {
   // Micro-batch `micro` of this rank in step `step`: sequences [first, first + micro_batch) of the
   // global order, first = step * global_batch + (micro * data ranks + data rank) * micro_batch.
   absl::StatusOr<Batch> LoadBatch(int64_t step, int64_t micro, const DataLoader* data);
-  double LearningRate(int64_t step) const;
+  double LearningRate(double peak, int64_t step) const;
 
   RunOptions options_;
   World& world_;

@@ -45,14 +45,20 @@ std::string WhatEndsTheRun(const OptimOptions& optim) {
 
 // Components of the embedding above it in magnitude are outliers. Infinite without decay, where
 // nothing bounds them.
-double OutlierBound(const OptimOptions& optim) { return 0.5 / optim.weight_decay; }
+double OutlierBound(const OptimOptions& optim) { return 0.5 / optim.ForTable().weight_decay; }
+
+// Where the table's learning rate and decay are set.
+const char* TablePrefix(const OptimOptions& optim) {
+  return optim.table.optimizer == TableOptimizer::kSame ? "optim." : "optim.table_";
+}
 
 std::string OutlierRemedy(const ModelOptions& model, const OptimOptions& optim) {
-  const bool goes_by_sign = optim.algorithm != Algorithm::kAdamW;
+  const bool goes_by_sign = optim.ForTable().algorithm != Algorithm::kAdamW;
+  const char* prefix = TablePrefix(optim);
   return goes_by_sign && model.tie == Tie::kNone && optim.lazy_rows == LazyRows::kOff
              ? "optim.lazy_rows = \"change\" leaves rows alone that were not seen"
-             : "a smaller optim.learning_rate slows their growth, a larger optim.weight_decay "
-               "bounds it";
+             : absl::StrCat("a smaller ", prefix, "learning_rate slows their growth, a larger ",
+                            prefix, "weight_decay bounds it");
 }
 
 }  // namespace
@@ -184,9 +190,9 @@ void TrainingRun::LogOutliers(const StepMetrics& metrics) {
   const OptimOptions& optim = options_.optim;
   LOG(WARNING) << "step " << metrics.step << ": the largest component of the embedding is "
                << absl::StrFormat(
-                      "%.3g, above half of 1 / optim.weight_decay = %.3g, where rows "
+                      "%.3g, above half of 1 / %sweight_decay = %.3g, where rows "
                       "of rare tokens end that are pushed without being seen",
-                      *metrics.embedding_max, 1 / optim.weight_decay)
+                      *metrics.embedding_max, TablePrefix(optim), 1 / optim.ForTable().weight_decay)
                << "; " << OutlierRemedy(options_.model, optim)
                << ". Later steps are in metrics.jsonl only";
 }

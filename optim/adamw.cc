@@ -1,9 +1,11 @@
 #include "optim/adamw.h"
 
 #include <cmath>
+#include <utility>
 
 #include "optim/shard_blocks.h"
 #include "optim/update_rules.h"
+#include "runtime/base/check.h"
 #include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
@@ -35,48 +37,73 @@ AdamWFactors Factors(const OptimOptions& options, const StepInput& input) {
 }  // namespace
 
 AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
-             Communicator& data_parallel)
-    : Optimizer(options, store, data_parallel),
-      moment1_(ctx, store, "moment1", StateDType(options.momentum)),
-      moment2_(ctx, store, "moment2", DType::kF32) {}
+             Communicator& data_parallel, std::vector<GroupId> groups)
+    : Optimizer(options, store, data_parallel, std::move(groups)),
+      moment1_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "moment1",
+               StateDType(options.momentum)),
+      moment2_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "moment2", DType::kF32),
+      mean_gradient_(ctx, store, folds() ? this->groups() : std::vector<GroupId>(),
+                     MemoryCategory::kGradients, "mean gradient", DType::kF32) {}
+
+void AdamW::FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
+                         const FoldInput& input) {
+  CHECK(folds()) << "the mean gradient is given to the step as a whole";
+  const Tensor& mean = mean_gradient_.shard(group);
+  // What is left out of the first micro-step must not leave the step before in there.
+  if (input.place == MicroStepPlace::kFirst) {
+    SetZero(stream, mean);
+  }
+  FoldInto(ctx, stream, group, contributions, /*beta=*/0, input, mean);
+}
+
+void AdamW::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& gradient,
+                        const AdamWFactors& factors, const StepInput& input) {
+  const bool moves = !IsLeftOut(input.left_out, block.param);
+  const float factor = shrink_factor(block.param, input.shrinks);
+  if (!moves && factor == 1) {
+    return;
+  }
+  const GroupId group = store().group_of(block.param);
+  const Tensor& state1 = moment1_.shard(group);
+  const Tensor& state2 = moment2_.shard(group);
+  const RoundingBits bits = rounding_bits(block.param, input);
+  float theta[kChunkElements];
+  float moment1[kChunkElements];
+  float moment2[kChunkElements];
+  ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+    const int64_t begin = block.shard_begin + offset;
+    ReadShrunk(block, weights, factor, offset, count, theta);
+    if (moves) {
+      LoadRow(state1, begin, count, moment1);
+      LoadRow(state2, begin, count, moment2);
+      AdamWRow(factors, ScaleOf(input.gradient_scale), decay(block.param),
+               gradient.data<float>() + begin, count, moment1, moment2, theta);
+      StoreState(state1, begin, count, moment1);
+      StoreState(state2, begin, count, moment2);
+    }
+    WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
+  });
+}
 
 void AdamW::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
+  CHECK(!folds() || input.gradients.empty()) << "gradients were folded before";
   CheckRows(input);
   const AdamWFactors factors = Factors(options(), input);
-  for (int i = 0; i < store().num_groups(); ++i) {
-    const GroupId group{i};
-    const Tensor& gradients = gradient(group, input);
+  for (const GroupId group : groups()) {
+    const Tensor& mean = folds() ? mean_gradient_.shard(group) : gradient(group, input);
     if (ctx.device().is_meta()) {
       continue;
     }
-    const Tensor& state1 = moment1_.shard(group);
-    const Tensor& state2 = moment2_.shard(group);
     if (ctx.device().is_cuda()) {
-      cuda::UpdateAdamW(ctx.compute(), store(), group, gradients, state1, state2, factors, input,
+      cuda::UpdateAdamW(ctx.compute(), store(), group, mean, moment1_.shard(group),
+                        moment2_.shard(group), factors, input, options().shrink_ratio,
                         [&](ParamId id) { return rule(id, input); });
       continue;
     }
     const WeightShard weights = store().shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
-      if (IsLeftOut(input.left_out, block.param)) {
-        return;
-      }
-      const RoundingBits bits = rounding_bits(block.param, input);
-      float theta[kChunkElements];
-      float moment1[kChunkElements];
-      float moment2[kChunkElements];
-      ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
-        const int64_t begin = block.shard_begin + offset;
-        LoadRow(state1, begin, count, moment1);
-        LoadRow(state2, begin, count, moment2);
-        ReadWeights(weights, begin, count, theta);
-        AdamWRow(factors, ScaleOf(input.gradient_scale), decay(block.param),
-                 gradients.data<float>() + begin, count, moment1, moment2, theta);
-        StoreState(state1, begin, count, moment1);
-        StoreState(state2, begin, count, moment2);
-        WriteWeights(weights, begin, count, theta, block.param_begin + offset, bits);
-      });
+      UpdateBlock(block, weights, mean, factors, input);
     });
   }
 }

@@ -45,10 +45,10 @@ using RuleOf = absl::FunctionRef<ParamRule(ParamId)>;
 
 // optimizer_fold.cu
 
-// Tiger::FoldGradient of one group.
-//   momentum  [shard_elements] fp32 or bf16
+// Optimizer::FoldInto of one group.
+//   state  [shard_elements] fp32 or bf16
 void FoldGradient(Stream& stream, const ParameterStore& store, GroupId group,
-                  const Tensor& contributions, const Tensor& momentum, double beta,
+                  const Tensor& contributions, const Tensor& state, double beta,
                   const FoldInput& input);
 // squares[b] = the sum of squares of block b.
 //   values [shard_elements] fp32;  squares [blocks of the shard] f64
@@ -78,13 +78,13 @@ struct TigerUpdate {
 void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
                  const TigerUpdate& update, const StepInput& input, RuleOf rule);
 // Lion::Step and AdamW::Step of one group: they update their states.
-//   gradient [shard_elements] fp32;  lazy_rows: as of TigerUpdate
+//   gradient [shard_elements] fp32;  lazy_rows, shrink_ratio: as of TigerUpdate
 void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                 const Tensor& momentum, const LionFactors& factors, const StepInput& input,
                 LazyRows lazy_rows, RuleOf rule);
 void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                  const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
-                 const StepInput& input, RuleOf rule);
+                 const StepInput& input, double shrink_ratio, RuleOf rule);
 
 // seen_rows.cu
 

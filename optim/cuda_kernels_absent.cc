@@ -32,7 +32,7 @@ void UpdateLion(Stream&, const ParameterStore&, GroupId, const Tensor&, const Te
   Absent();
 }
 void UpdateAdamW(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,
-                 const Tensor&, const AdamWFactors&, const StepInput&, RuleOf) {
+                 const Tensor&, const AdamWFactors&, const StepInput&, double, RuleOf) {
   Absent();
 }
 void MarkRows(Stream&, const Tensor&, Tensor) { Absent(); }

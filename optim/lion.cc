@@ -1,5 +1,7 @@
 #include "optim/lion.h"
 
+#include <utility>
+
 #include "optim/shard_blocks.h"
 #include "optim/update_rules.h"
 #include "runtime/base/simd.h"
@@ -20,9 +22,10 @@ PANTHERA_SIMD void LionRow(const LionFactors& factors, float scale, float decay,
 }  // namespace
 
 Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
-           Communicator& data_parallel)
-    : Optimizer(options, store, data_parallel),
-      momentum_(ctx, store, "momentum", StateDType(options.momentum)) {}
+           Communicator& data_parallel, std::vector<GroupId> groups)
+    : Optimizer(options, store, data_parallel, std::move(groups)),
+      momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
+                StateDType(options.momentum)) {}
 
 void Lion::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
@@ -31,8 +34,7 @@ void Lion::Step(Context& ctx, const StepInput& input) {
       static_cast<float>(options().beta1), static_cast<float>(1 - options().beta1),
       static_cast<float>(options().beta2), static_cast<float>(1 - options().beta2),
       static_cast<float>(input.learning_rate)};
-  for (int i = 0; i < store().num_groups(); ++i) {
-    const GroupId group{i};
+  for (const GroupId group : groups()) {
     const Tensor& gradients = gradient(group, input);
     if (ctx.device().is_meta()) {
       continue;

@@ -1,6 +1,8 @@
 #ifndef PANTHERA_OPTIM_LION_H_
 #define PANTHERA_OPTIM_LION_H_
 
+#include <vector>
+
 #include "optim/optimizer.h"
 #include "optim/state_shards.h"
 
@@ -20,7 +22,7 @@ namespace panthera {
 class Lion final : public Optimizer {
  public:
   Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
-       Communicator& data_parallel);
+       Communicator& data_parallel, std::vector<GroupId> groups);
 
   void Step(Context& ctx, const StepInput& input) override;
   void ForEachState(StateVisitor visit) const override;

@@ -1,16 +1,48 @@
 #include "optim/optimizer.h"
 
+#include <utility>
+
 #include "optim/adamw.h"
 #include "optim/lion.h"
+#include "optim/split_optimizer.h"
+#include "optim/state_shards.h"
 #include "optim/tiger.h"
+#include "optim/update_rules.h"
 #include "runtime/base/check.h"
+#include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
+#include "runtime/math/rows.h"
 #include "runtime/params/name_hash.h"
 
 namespace panthera {
+namespace {
+
+PANTHERA_SIMD void ShrinkRow(float centre, float factor, int64_t count, float* theta) {
+  for (int64_t i = 0; i < count; ++i) {
+    theta[i] = ShrinkTowards(centre, factor, theta[i]);
+  }
+}
+
+std::unique_ptr<Optimizer> CreateFor(std::vector<GroupId> groups, const OptimOptions& options,
+                                     Context& ctx, ParameterStore& store,
+                                     Communicator& data_parallel) {
+  switch (options.algorithm) {
+    case Algorithm::kTiger:
+      return std::make_unique<Tiger>(options, ctx, store, data_parallel, std::move(groups));
+    case Algorithm::kLion:
+      return std::make_unique<Lion>(options, ctx, store, data_parallel, std::move(groups));
+    case Algorithm::kAdamW:
+      return std::make_unique<AdamW>(options, ctx, store, data_parallel, std::move(groups));
+  }
+  CHECK(false) << static_cast<int>(options.algorithm);
+  return nullptr;
+}
+
+}  // namespace
+
 Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store,
-                     Communicator& data_parallel)
-    : options_(options), store_(store), data_parallel_(data_parallel) {}
+                     Communicator& data_parallel, std::vector<GroupId> groups)
+    : options_(options), store_(store), data_parallel_(data_parallel), groups_(std::move(groups)) {}
 
 void Optimizer::FoldGradient(Context& /*ctx*/, Stream& /*stream*/, GroupId /*group*/,
                              const Tensor& /*contributions*/, const FoldInput& /*input*/) {
@@ -53,10 +85,70 @@ void Optimizer::CheckRows(const StepInput& input) const {
   }
 }
 
+void Optimizer::FoldInto(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
+                         double beta, const FoldInput& input, const Tensor& state) const {
+  const OpTimer timer(ctx, {Op::kFold}, {.bytes = Traffic({contributions, state, state})});
+  const GroupLayout& layout = store_.layout(group);
+  CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
+  const bool wants_squares = input.squares.elements() > 0;
+  if (wants_squares) {
+    CHECK_SHAPE(input.squares, layout.shard_elements / layout.block_elements);
+  }
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  if (ctx.device().is_cuda()) {
+    cuda::FoldGradient(stream, store_, group, contributions, state, beta, input);
+    return;
+  }
+  const bool first = input.place == MicroStepPlace::kFirst;
+  const float keep = first ? static_cast<float>(beta) : 1.0F;
+  const auto take = static_cast<float>((1 - beta) * input.weight);
+  const Tensor flat = contributions.Reshape({contributions.elements()});
+  ForEachBlock(store_, group, [&](const ShardBlock& block) {
+    float sum[kChunkElements];
+    float blended[kChunkElements];
+    double squares = 0;
+    const bool left_out = IsLeftOut(input.left_out, block.param);
+    ForEachChunk(left_out ? 0 : block.elements, [&](int64_t offset, int64_t count) {
+      const int64_t begin = block.shard_begin + offset;
+      LoadRow(flat, begin, count, sum);
+      for (int64_t rank = 1; rank < contributions.size(0); ++rank) {
+        AddRow(flat, rank * layout.shard_elements + begin, count, sum);
+      }
+      LoadRow(state, begin, count, blended);
+      BlendRow(keep, take, sum, count, blended);
+      StoreState(state, begin, count, blended);
+      if (wants_squares) {
+        squares += SumOfSquares(sum, count);
+      }
+    });
+    if (wants_squares) {
+      double& out = input.squares.data<double>()[block.index];
+      out = first ? squares : out + squares;
+    }
+  });
+}
+
+float Optimizer::shrink_factor(ParamId id, const Tensor& shrinks) const {
+  return shrinks.elements() == 0
+             ? 1.0F
+             : ShrinkFactor(options_.shrink_ratio, shrinks.data<int32_t>()[id.index]);
+}
+
+void Optimizer::ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor,
+                           int64_t offset, int64_t count, float* theta) const {
+  ReadWeights(weights, block.shard_begin + offset, count, theta);
+  if (factor != 1) {
+    const bool is_gain = store_.spec(block.param).kind == ParamKind::kGain;
+    ShrinkRow(is_gain ? 1.0F : 0.0F, factor, count, theta);
+  }
+}
+
 double Optimizer::WeightBytes() const {
   double bytes = 0;
-  for (int i = 0; i < store_.num_groups(); ++i) {
-    const WeightShard shard = store_.shard(GroupId{i});
+  for (const GroupId group : groups_) {
+    const WeightShard shard = store_.shard(group);
     bytes += Traffic(
         {shard.values, shard.remainder.value_or(Tensor()), shard.master.value_or(Tensor())});
   }
@@ -80,18 +172,32 @@ const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {
   return gradient;
 }
 
+bool HoldsTable(const ParameterStore& store, GroupId group) {
+  return store.spec(store.layout(group).params.front()).kind == ParamKind::kEmbedding;
+}
+
+std::vector<GroupId> AllGroups(const ParameterStore& store) {
+  std::vector<GroupId> groups;
+  for (int i = 0; i < store.num_groups(); ++i) {
+    groups.push_back(GroupId{i});
+  }
+  return groups;
+}
+
 std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
                                            ParameterStore& store, Communicator& data_parallel) {
-  switch (options.algorithm) {
-    case Algorithm::kTiger:
-      return std::make_unique<Tiger>(options, ctx, store, data_parallel);
-    case Algorithm::kLion:
-      return std::make_unique<Lion>(options, ctx, store, data_parallel);
-    case Algorithm::kAdamW:
-      return std::make_unique<AdamW>(options, ctx, store, data_parallel);
+  if (options.table.optimizer == TableOptimizer::kSame) {
+    return CreateFor(AllGroups(store), options, ctx, store, data_parallel);
   }
-  CHECK(false) << static_cast<int>(options.algorithm);
-  return nullptr;
+  std::vector<GroupId> table;
+  std::vector<GroupId> others;
+  for (const GroupId group : AllGroups(store)) {
+    (HoldsTable(store, group) ? table : others).push_back(group);
+  }
+  return std::make_unique<SplitOptimizer>(
+      options, store, data_parallel,
+      CreateFor(std::move(table), options.ForTable(), ctx, store, data_parallel),
+      CreateFor(std::move(others), options, ctx, store, data_parallel));
 }
 
 }  // namespace panthera

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -39,6 +40,8 @@ struct StepInput {
   int64_t step = 0;
   // Scheduled. Tiger: relative to the scale of each tensor; Lion, AdamW: absolute.
   double learning_rate = 0;
+  // The same of the embedding table where OptimOptions::table gives it an optimizer of its own.
+  double table_learning_rate = 0;
   // The mean gradient's shards, [shard_elements] fp32, by GroupId::index. Empty if gradients were
   // folded into the momentum.
   std::span<const Tensor> gradients;
@@ -47,7 +50,8 @@ struct StepInput {
   // If given, [params] u8 by ParamId::index: weights and state of a parameter whose flag is not 0
   // keep their bits, but for `shrinks`.
   Tensor left_out;
-  // If given, [params] i32 by ParamId::index: how often Tiger shrinks a parameter before it moves.
+  // If given, [params] i32 by ParamId::index: how often a parameter shrinks before it moves, as
+  // Tiger says it.
   Tensor shrinks;
   // If given, [V] u8, one for each row of the embedding table (SeenRows): OptimOptions::lazy_rows,
   // which must ask for it, says what a row does whose flag is 0. `shrinks` acts on all rows.
@@ -56,7 +60,8 @@ struct StepInput {
   uint64_t rounding_key = 0;
 };
 
-// Updates this rank's shards of all parameters. Owns the state: one or two tensors like each shard.
+// Updates this rank's shards of the parameters in its groups. Owns the state: one or two tensors
+// like each shard.
 //
 // All arithmetic is fp32, element by element, and sums go over the fixed blocks of ParameterStore:
 // weights and state have the same bits for every number of threads and of data-parallel ranks,
@@ -67,19 +72,21 @@ struct StepInput {
 // Memory is allocated at construction. On kMeta nothing is computed.
 class Optimizer {
  public:
-  // The references must outlive the optimizer; the store must be allocated.
-  Optimizer(const OptimOptions& options, ParameterStore& store, Communicator& data_parallel);
+  // Of the groups that `groups` lists, all others are left alone. The references must outlive the
+  // optimizer; the store must be allocated.
+  Optimizer(const OptimOptions& options, ParameterStore& store, Communicator& data_parallel,
+            std::vector<GroupId> groups);
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
   virtual ~Optimizer() = default;
 
-  // Adds the gradients of one micro-step to the momentum of a group's shard; for algorithms that
-  // take Accumulation::kMomentum. Enqueued on `stream`.
+  // Adds the gradients of one micro-step to the momentum of a group's shard, or to what stands in
+  // for it; with Accumulation::kMomentum. Enqueued on `stream`.
   //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
   virtual void FoldGradient(Context& ctx, Stream& stream, GroupId group,
                             const Tensor& contributions, const FoldInput& input);
 
-  // One step on all groups, enqueued on ctx.compute(). Writes this rank's shards only:
+  // One step on its groups, enqueued on ctx.compute(). Writes this rank's shards only:
   // ParameterStore::Publish follows. Tiger may block on the peers.
   virtual void Step(Context& ctx, const StepInput& input) = 0;
 
@@ -90,6 +97,7 @@ class Optimizer {
 
  protected:
   const OptimOptions& options() const { return options_; }
+  const std::vector<GroupId>& groups() const { return groups_; }
   ParameterStore& store() const { return store_; }
   Communicator& data_parallel() const { return data_parallel_; }
   // optim.weight_decay for matrices and embeddings, 0 for gains and biases.
@@ -99,6 +107,17 @@ class Optimizer {
   RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
   // The same and decay(), for kernels.
   cuda::ParamRule rule(ParamId id, const StepInput& input) const;
+  // FoldGradient into a tensor like the group's shard, fp32 or bf16:
+  //   state = (beta in the first micro-step, 1 in later ones) * state
+  //           + (1 - beta) * input.weight * sum_r contributions[r]
+  void FoldInto(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
+                double beta, const FoldInput& input, const Tensor& state) const;
+  // How much StepInput::shrinks makes a parameter shrink before it moves; 1: it does not. On the
+  // CPU.
+  float shrink_factor(ParamId id, const Tensor& shrinks) const;
+  // The stored values of part of a block, after shrinking. On the CPU.
+  void ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor, int64_t offset,
+                  int64_t count, float* theta) const;
   // Bytes of this rank's weights with all the precision that is stored, and of its state.
   double WeightBytes() const;
   double StateBytes() const;
@@ -123,9 +142,14 @@ class Optimizer {
   OptimOptions options_;
   ParameterStore& store_;
   Communicator& data_parallel_;
+  std::vector<GroupId> groups_;
 };
 
-// `options` must have been finished.
+// Whether a group is the embedding table, which is alone in its group.
+bool HoldsTable(const ParameterStore& store, GroupId group);
+std::vector<GroupId> AllGroups(const ParameterStore& store);
+
+// Of all groups. `options` must have been finished.
 std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
                                            ParameterStore& store, Communicator& data_parallel);
 

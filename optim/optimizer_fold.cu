@@ -174,17 +174,17 @@ LaunchShape ShapeFor(const SegmentBatch& batch) {
 }  // namespace
 
 void FoldGradient(Stream& stream, const ParameterStore& store, GroupId group,
-                  const Tensor& contributions, const Tensor& momentum, double beta,
+                  const Tensor& contributions, const Tensor& state, double beta,
                   const FoldInput& input) {
   const bool first = input.place == MicroStepPlace::kFirst;
   const float keep = first ? static_cast<float>(beta) : 1.0F;
   const auto take = static_cast<float>((1 - beta) * input.weight);
   ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
     DispatchFloat(contributions.dtype(), [&]<typename Gradient>() {
-      DispatchFloat(momentum.dtype(), [&]<typename State>() {
+      DispatchFloat(state.dtype(), [&]<typename State>() {
         Launch(stream, ShapeFor(batch), &FoldKernel<Gradient, State>, batch,
                contributions.data<Gradient>(), contributions.size(0), contributions.size(1),
-               momentum.data<State>(), keep, take, DataOrNull<uint8_t>(input.left_out), input.place,
+               state.data<State>(), keep, take, DataOrNull<uint8_t>(input.left_out), input.place,
                DataOrNull<double>(input.squares));
       });
     });

@@ -166,18 +166,35 @@ struct AdamWRule {
   State* moment1;
   float* moment2;
   AdamWFactors factors;
+  const int32_t* shrinks;  // may be null
+  double shrink_ratio;
   float decay = 0;
+  float factor = 1;
+  float centre = 0;
+  bool moves = true;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
                         const BlockPart& part) {
     decay = segment.decay;
-    return !part.is_left_out;
+    moves = !part.is_left_out;
+    factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
+    centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
+    return moves || factor != 1;
   }
 
   __device__ bool changes_weights() const { return true; }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
+    if (factor != 1) {
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        theta[i] = ShrinkTowards(centre, factor, theta[i]);
+      }
+    }
+    if (!moves) {
+      return;
+    }
     float g[kPack];
     float m1[kPack];
     float m2[kPack];
@@ -290,10 +307,15 @@ void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, cons
 
 void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                  const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
-                 const StepInput& input, RuleOf rule_of) {
+                 const StepInput& input, double shrink_ratio, RuleOf rule_of) {
   DispatchFloat(moment1.dtype(), [&]<typename State>() {
-    const AdamWRule<State> rule = {gradient.data<float>(), DataOrNull<float>(input.gradient_scale),
-                                   moment1.data<State>(), moment2.data<float>(), factors};
+    const AdamWRule<State> rule = {gradient.data<float>(),
+                                   DataOrNull<float>(input.gradient_scale),
+                                   moment1.data<State>(),
+                                   moment2.data<float>(),
+                                   factors,
+                                   DataOrNull<int32_t>(input.shrinks),
+                                   shrink_ratio};
     Update(stream, store, group, rule, input, rule_of);
   });
 }

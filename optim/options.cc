@@ -9,6 +9,8 @@ namespace panthera {
 namespace {
 
 constexpr double kUnset = -1;
+constexpr double kAdamWBeta1 = 0.9;
+constexpr double kAdamWBeta2 = 0.95;
 
 // Replaces kUnset by the default and refuses what is no decay rate.
 absl::Status FinishBeta(const char* key, double default_value, double& beta) {
@@ -36,10 +38,25 @@ absl::Status FinishBetas(OptimOptions& options) {
       RETURN_IF_ERROR(FinishBeta("optim.beta1", 0.95, options.beta1));
       return FinishBeta("optim.beta2", 0.98, options.beta2);
     case Algorithm::kAdamW:
-      RETURN_IF_ERROR(FinishBeta("optim.beta1", 0.9, options.beta1));
-      return FinishBeta("optim.beta2", 0.95, options.beta2);
+      RETURN_IF_ERROR(FinishBeta("optim.beta1", kAdamWBeta1, options.beta1));
+      return FinishBeta("optim.beta2", kAdamWBeta2, options.beta2);
   }
   return absl::OkStatus();
+}
+
+absl::Status FinishTable(OptimOptions& options) {
+  TableOptions& table = options.table;
+  if (table.optimizer == TableOptimizer::kSame) {
+    return absl::OkStatus();
+  }
+  if (options.algorithm == Algorithm::kAdamW) {
+    return absl::InvalidArgumentError(
+        "optim.table_optimizer = \"adamw\" gives the embedding table what algorithm = \"adamw\" "
+        "gives it already: set optim.table_optimizer = \"same\", or optim.algorithm = \"tiger\" "
+        "or \"lion\"");
+  }
+  RETURN_IF_ERROR(FinishBeta("optim.table_beta1", kAdamWBeta1, table.beta1));
+  return FinishBeta("optim.table_beta2", kAdamWBeta2, table.beta2);
 }
 
 absl::Status FinishNonFinite(OptimOptions& options) {
@@ -71,11 +88,13 @@ absl::Status CheckLazyRows(const OptimOptions& options) {
   if (options.lazy_rows == LazyRows::kAuto || options.lazy_rows == LazyRows::kOff) {
     return absl::OkStatus();
   }
-  if (options.algorithm == Algorithm::kAdamW) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("optim.lazy_rows = \"%s\" is for rules that go by the momentum's sign, and "
-                        "algorithm = \"adamw\" does not: set optim.lazy_rows = \"off\"",
-                        EnumName(options.lazy_rows)));
+  if (options.ForTable().algorithm == Algorithm::kAdamW) {
+    const bool is_own = options.table.optimizer == TableOptimizer::kAdamW;
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "optim.lazy_rows = \"%s\" is for rules that go by the momentum's sign, and %s = \"adamw\" "
+        "does not: set optim.lazy_rows = \"off\"%s",
+        EnumName(options.lazy_rows), is_own ? "table_optimizer" : "algorithm",
+        is_own ? " or optim.table_optimizer = \"same\"" : ""));
   }
   if (options.lazy_rows == LazyRows::kChangeAndState &&
       options.accumulate == Accumulation::kMomentum) {
@@ -91,6 +110,7 @@ absl::Status CheckLazyRows(const OptimOptions& options) {
 
 absl::Status OptimOptions::Finish() {
   RETURN_IF_ERROR(FinishBetas(*this));
+  RETURN_IF_ERROR(FinishTable(*this));
   if (accumulate == Accumulation::kMomentum && algorithm != Algorithm::kTiger) {
     return absl::InvalidArgumentError(
         absl::StrFormat("optim.accumulate = \"momentum\" needs algorithm = \"tiger\", because %s "
@@ -104,13 +124,26 @@ absl::Status OptimOptions::Finish() {
         "optim.accumulate = \"gradient\" or optim.clip_norm = 0",
         clip_norm));
   }
-  if (algorithm == Algorithm::kAdamW && epsilon == 0) {
+  if (ForTable().algorithm == Algorithm::kAdamW && epsilon == 0) {
     return absl::InvalidArgumentError(
         "optim.epsilon = 0 divides by zero where a gradient was always zero (unseen tokens): set "
         "optim.epsilon to a small number such as 1e-8");
   }
   RETURN_IF_ERROR(CheckLazyRows(*this));
   return FinishNonFinite(*this);
+}
+
+OptimOptions OptimOptions::ForTable() const {
+  OptimOptions options = *this;
+  if (table.optimizer == TableOptimizer::kAdamW) {
+    options.algorithm = Algorithm::kAdamW;
+    options.learning_rate = table.learning_rate;
+    options.weight_decay = table.weight_decay;
+    options.beta1 = table.beta1;
+    options.beta2 = table.beta2;
+    options.lazy_rows = LazyRows::kOff;
+  }
+  return options;
 }
 
 }  // namespace panthera

@@ -55,6 +55,18 @@ struct EnumNames<LazyRows> {
   static constexpr const char* kNames[] = {"auto", "off", "change", "change_and_state"};
 };
 
+// What updates the embedding table; in a tied model that is the shared one. AdamW's step fades
+// where gradients stay zero, so that rows of rare tokens come to rest where the momentum's sign
+// would push them on (Su Jianlin, https://kexue.fm/archives/9736, quoting the authors of Lion).
+enum class TableOptimizer : uint8_t {
+  kSame,   // OptimOptions::algorithm, as everything else
+  kAdamW,  // AdamW, with two states and the hyper-parameters of TableOptions
+};
+template <>
+struct EnumNames<TableOptimizer> {
+  static constexpr const char* kNames[] = {"same", "adamw"};
+};
+
 enum class MomentumStorage : uint8_t { kFp32, kBf16 };
 template <>
 struct EnumNames<MomentumStorage> {
@@ -105,6 +117,35 @@ struct ScheduleOptions {
   }
 };
 
+// What OptimOptions says of the embedding table alone. All but `optimizer` is for kAdamW.
+struct TableOptions {
+  TableOptimizer optimizer = TableOptimizer::kSame;
+  double learning_rate = 1e-3;
+  double weight_decay = 0.01;
+  double beta1 = -1;
+  double beta2 = -1;
+
+  void VisitFields(FieldVisitor& visit) {
+    visit.Enum({"table_optimizer",
+                "what updates the embedding table (with model.tie, the shared one); same: "
+                "algorithm, as everything else; adamw: AdamW, which keeps two states of it and "
+                "lets rows of rare tokens come to rest"},
+               optimizer);
+    visit.Real({"table_learning_rate",
+                "table_optimizer = \"adamw\": the table's peak rate, absolute; its course is "
+                "[schedule]'s"},
+               learning_rate, {0, 100});
+    visit.Real({"table_weight_decay", "table_optimizer = \"adamw\": decoupled decay of the table"},
+               weight_decay, {0, 100});
+    visit.Real({"table_beta1",
+                "table_optimizer = \"adamw\": decay of the first moment; -1: the default 0.9"},
+               beta1, {-1, 1});
+    visit.Real({"table_beta2",
+                "table_optimizer = \"adamw\": decay of the second moment; -1: the default 0.95"},
+               beta2, {-1, 1});
+  }
+};
+
 struct OptimOptions {
   Algorithm algorithm = Algorithm::kTiger;
   double learning_rate = 1e-3;
@@ -120,6 +161,7 @@ struct OptimOptions {
   int64_t skip_budget = 10;
   double shrink_ratio = 0.99;
   LazyRows lazy_rows = LazyRows::kAuto;
+  TableOptions table;
   ScheduleOptions schedule;
 
   void VisitFields(FieldVisitor& visit) {
@@ -136,7 +178,8 @@ struct OptimOptions {
                 "Lion: of the momentum (0.98); AdamW: of the second moment (0.95); -1: "
                 "the default; Tiger has none"},
                beta2, {-1, 1});
-    visit.Real({"epsilon", "AdamW: added to the root of the second moment"}, epsilon, {0, 1});
+    visit.Real({"epsilon", "AdamW, of the table too: added to the root of the second moment"},
+               epsilon, {0, 1});
     visit.Real({"clip_norm",
                 "largest norm of the global gradient; 0: no clipping; needs accumulate "
                 "= \"gradient\""},
@@ -166,12 +209,17 @@ struct OptimOptions {
                 "others and can grow to 1 / weight_decay; auto: change, or off where model.tie or "
                 "adamw makes it needless"},
                lazy_rows);
+    table.VisitFields(visit);
   }
 
   // Fills in what stands for a default (betas, nonfinite) and refuses combinations that cannot be
   // honoured, naming the change that helps. What lazy_rows = kAuto stands for depends on the model
   // and is left to who knows it; optimizers take it as kOff.
   absl::Status Finish();
+
+  // The options of what updates the embedding table, of these finished ones: the same, or those of
+  // an AdamW that differs in what TableOptions says.
+  OptimOptions ForTable() const;
 };
 
 }  // namespace panthera

@@ -18,25 +18,32 @@ PANTHERA_SIMD void StoreFp32(const float* in, int64_t count, float* out) {
   }
 }
 
+PANTHERA_SIMD void BlendInPlace(float keep, float take, const float* gradient, int64_t count,
+                                float* momentum) {
+  for (int64_t i = 0; i < count; ++i) {
+    momentum[i] = Blend(keep, momentum[i], take, gradient[i]);
+  }
+}
+
 PANTHERA_SIMD double SquaresOfRow(const float* in, int64_t count) {
   return SumTerms(count, [in](int64_t i) PANTHERA_INLINE { return in[i] * in[i]; });
 }
 
 }  // namespace
 
-StateShards::StateShards(Context& ctx, const ParameterStore& store, const char* name, DType dtype)
+StateShards::StateShards(Context& ctx, const ParameterStore& store, std::span<const GroupId> groups,
+                         MemoryCategory category, const char* name, DType dtype)
     : name_(name) {
-  for (int i = 0; i < store.num_groups(); ++i) {
-    const int64_t elements = store.layout(GroupId{i}).shard_elements;
-    buffers_.emplace_back(ctx.device(), ctx.ledger(), MemoryCategory::kOptimizerState, name,
-                          elements * SizeOf(dtype));
-    shards_.push_back(buffers_.back().View({elements}, dtype));
+  for (const GroupId group : groups) {
+    const int64_t elements = store.layout(group).shard_elements;
+    buffers_.emplace_back(ctx.device(), ctx.ledger(), category, name, elements * SizeOf(dtype));
+    shards_.emplace(group, buffers_.back().View({elements}, dtype));
   }
 }
 
 void StateShards::ForEach(Optimizer::StateVisitor visit) const {
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    visit(name_, GroupId{static_cast<int>(i)}, shards_[i]);
+  for (const auto& [group, shard] : shards_) {
+    visit(name_, group, shard);
   }
 }
 
@@ -50,6 +57,10 @@ void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float*
   } else {
     StoreFp32(in, count, tensor.data<float>() + begin);
   }
+}
+
+void BlendRow(float keep, float take, const float* gradient, int64_t count, float* momentum) {
+  BlendInPlace(keep, take, gradient, count, momentum);
 }
 
 double SumOfSquares(const float* in, int64_t count) { return SquaresOfRow(in, count); }

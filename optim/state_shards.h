@@ -2,6 +2,8 @@
 #define PANTHERA_OPTIM_STATE_SHARDS_H_
 
 #include <cstdint>
+#include <map>
+#include <span>
 #include <vector>
 
 #include "optim/optimizer.h"
@@ -12,26 +14,30 @@
 
 namespace panthera {
 
-// One optimizer state of all parameters: for each group a tensor like this rank's shard, zero at
-// first. Owns the memory, entered as optimizer state under `name` (a literal).
+// For each of an optimizer's groups a tensor like this rank's shard, zero at first. Owns the
+// memory, entered under `category` and `name` (a literal).
 class StateShards {
  public:
-  StateShards(Context& ctx, const ParameterStore& store, const char* name, DType dtype);
+  StateShards(Context& ctx, const ParameterStore& store, std::span<const GroupId> groups,
+              MemoryCategory category, const char* name, DType dtype);
 
-  const Tensor& shard(GroupId id) const { return shards_[static_cast<size_t>(id.index)]; }
-  // visit(name, group, shard) for every group.
+  // Of one of the groups.
+  const Tensor& shard(GroupId id) const { return shards_.at(id); }
+  // visit(name, group, shard) for every one of them, in order.
   void ForEach(Optimizer::StateVisitor visit) const;
 
  private:
   const char* name_;
   std::vector<Buffer> buffers_;
-  std::vector<Tensor> shards_;
+  std::map<GroupId, Tensor> shards_;
 };
 
 // The type of the state that optim.momentum names.
 DType StateDType(MomentumStorage storage);
 // Element begin + i = in[i], rounded to nearest (bf16), or 0 where |in[i]| < 2^-126.
 void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in);
+// momentum[i] = keep * momentum[i] + take * gradient[i].
+void BlendRow(float keep, float take, const float* gradient, int64_t count, float* momentum);
 // The sum of in[i]^2: fp32 inside a chunk (see SumTerms).
 double SumOfSquares(const float* in, int64_t count);
 

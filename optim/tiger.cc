@@ -1,6 +1,7 @@
 #include "optim/tiger.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "optim/update_rules.h"
 #include "runtime/base/check.h"
@@ -17,17 +18,6 @@ bool HoldsMatrix(const ParameterStore& store, GroupId id) {
                      [&](ParamId param) { return store.spec(param).kind == ParamKind::kMatrix; });
 }
 
-bool HoldsTable(const ParameterStore& store, GroupId id) {
-  return store.spec(store.layout(id).params.front()).kind == ParamKind::kEmbedding;
-}
-
-PANTHERA_SIMD void BlendRow(float keep, float take, const float* gradient, int64_t count,
-                            float* momentum) {
-  for (int64_t i = 0; i < count; ++i) {
-    momentum[i] = Blend(keep, momentum[i], take, gradient[i]);
-  }
-}
-
 PANTHERA_SIMD void SignStepRow(float rate, float decay, const float* momentum, int64_t count,
                                float* theta) {
   for (int64_t i = 0; i < count; ++i) {
@@ -35,80 +25,21 @@ PANTHERA_SIMD void SignStepRow(float rate, float decay, const float* momentum, i
   }
 }
 
-PANTHERA_SIMD void ShrinkRow(float centre, float factor, int64_t count, float* theta) {
-  for (int64_t i = 0; i < count; ++i) {
-    theta[i] = ShrinkTowards(centre, factor, theta[i]);
-  }
-}
-
 }  // namespace
 
 Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
-             Communicator& data_parallel)
-    : Optimizer(options, store, data_parallel),
-      momentum_(ctx, store, "momentum", StateDType(options.momentum)),
-      squares_(ctx, store, data_parallel, "weight sums",
-               [&](GroupId id) { return HoldsMatrix(store, id); }) {}
+             Communicator& data_parallel, std::vector<GroupId> groups)
+    : Optimizer(options, store, data_parallel, std::move(groups)),
+      momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
+                StateDType(options.momentum)),
+      squares_(ctx, store, data_parallel, "weight sums", [&](GroupId id) {
+        return HoldsMatrix(store, id) &&
+               std::ranges::find(this->groups(), id) != this->groups().end();
+      }) {}
 
 void Tiger::FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                          const FoldInput& input) {
-  const Tensor& momentum = momentum_.shard(group);
-  const OpTimer timer(ctx, {Op::kFold}, {.bytes = Traffic({contributions, momentum, momentum})});
-  const GroupLayout& layout = store().layout(group);
-  CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
-  const bool wants_squares = input.squares.elements() > 0;
-  if (wants_squares) {
-    CHECK_SHAPE(input.squares, layout.shard_elements / layout.block_elements);
-  }
-  if (ctx.device().is_meta()) {
-    return;
-  }
-  if (ctx.device().is_cuda()) {
-    cuda::FoldGradient(stream, store(), group, contributions, momentum, options().beta1, input);
-    return;
-  }
-  const bool first = input.place == MicroStepPlace::kFirst;
-  const float keep = first ? static_cast<float>(options().beta1) : 1.0F;
-  const auto take = static_cast<float>((1 - options().beta1) * input.weight);
-  const Tensor flat = contributions.Reshape({contributions.elements()});
-  ForEachBlock(store(), group, [&](const ShardBlock& block) {
-    float sum[kChunkElements];
-    float blended[kChunkElements];
-    double squares = 0;
-    const bool left_out = IsLeftOut(input.left_out, block.param);
-    ForEachChunk(left_out ? 0 : block.elements, [&](int64_t offset, int64_t count) {
-      const int64_t begin = block.shard_begin + offset;
-      LoadRow(flat, begin, count, sum);
-      for (int64_t rank = 1; rank < contributions.size(0); ++rank) {
-        AddRow(flat, rank * layout.shard_elements + begin, count, sum);
-      }
-      LoadRow(momentum, begin, count, blended);
-      BlendRow(keep, take, sum, count, blended);
-      StoreState(momentum, begin, count, blended);
-      if (wants_squares) {
-        squares += SumOfSquares(sum, count);
-      }
-    });
-    if (wants_squares) {
-      double& out = input.squares.data<double>()[block.index];
-      out = first ? squares : out + squares;
-    }
-  });
-}
-
-float Tiger::shrink_factor(ParamId id, const Tensor& shrinks) const {
-  return shrinks.elements() == 0
-             ? 1.0F
-             : ShrinkFactor(options().shrink_ratio, shrinks.data<int32_t>()[id.index]);
-}
-
-void Tiger::ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor,
-                       int64_t offset, int64_t count, float* theta) const {
-  ReadWeights(weights, block.shard_begin + offset, count, theta);
-  if (factor != 1) {
-    const bool is_gain = store().spec(block.param).kind == ParamKind::kGain;
-    ShrinkRow(is_gain ? 1.0F : 0.0F, factor, count, theta);
-  }
+  FoldInto(ctx, stream, group, contributions, options().beta1, input, momentum_.shard(group));
 }
 
 double Tiger::BlockSquares(const ShardBlock& block, const WeightShard& weights,
@@ -123,9 +54,8 @@ double Tiger::BlockSquares(const ShardBlock& block, const WeightShard& weights,
 }
 
 void Tiger::SumWeights(Context& ctx, const StepInput& input) {
-  for (int i = 0; i < store().num_groups() && !ctx.device().is_meta(); ++i) {
-    const GroupId group{i};
-    if (!squares_.includes(group)) {
+  for (const GroupId group : groups()) {
+    if (!squares_.includes(group) || ctx.device().is_meta()) {
       continue;
     }
     if (ctx.device().is_cuda()) {
@@ -232,8 +162,7 @@ void Tiger::Step(Context& ctx, const StepInput& input) {
   CheckRows(input);
   CHECK(input.shrinks.elements() == 0 || input.shrinks.elements() == store().num_params());
   SumWeights(ctx, input);
-  for (int i = 0; i < store().num_groups(); ++i) {
-    const GroupId group{i};
+  for (const GroupId group : groups()) {
     UpdateGroup(ctx, group, folded ? Tensor() : gradient(group, input), input);
   }
 }

@@ -42,7 +42,7 @@ namespace panthera {
 class Tiger final : public Optimizer {
  public:
   Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
-        Communicator& data_parallel);
+        Communicator& data_parallel, std::vector<GroupId> groups);
 
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;
@@ -56,11 +56,7 @@ class Tiger final : public Optimizer {
   void SumWeights(Context& ctx, const StepInput& input);
   // With a gradient (not empty) folds it into the momentum in the same pass.
   void UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient, const StepInput& input);
-  // How much a parameter shrinks before it moves; 1: it does not. On the CPU, as all below.
-  float shrink_factor(ParamId id, const Tensor& shrinks) const;
-  // The stored values of part of a block, after shrinking.
-  void ReadShrunk(const ShardBlock& block, const WeightShard& weights, float factor, int64_t offset,
-                  int64_t count, float* theta) const;
+  // All below is for the CPU.
   double BlockSquares(const ShardBlock& block, const WeightShard& weights, float factor) const;
   // The rate of a block: its parameter's or, in a table, its row's.
   float StepRate(const ShardBlock& block, const WeightShard& weights, float factor,

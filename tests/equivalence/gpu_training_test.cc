@@ -68,6 +68,7 @@ struct Variant {
   MomentumStorage momentum;
   Tie tie;
   Recompute recompute;
+  TableOptimizer table = TableOptimizer::kSame;
 };
 
 class GpuRunTest : public ::testing::Test {
@@ -95,6 +96,7 @@ class GpuTrainingTest : public GpuRunTest, public ::testing::WithParamInterface<
     run_.options.optim.accumulate = variant.accumulate;
     run_.options.optim.weights = variant.weights;
     run_.options.optim.momentum = variant.momentum;
+    run_.options.optim.table.optimizer = variant.table;
     run_.options.model.tie = variant.tie;
     run_.options.model.recompute = variant.recompute;
   }
@@ -110,7 +112,10 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{"LionBf16", Algorithm::kLion, Accumulation::kGradient, WeightStorage::kBf16,
                 MomentumStorage::kBf16, Tie::kNone, Recompute::kNone},
         Variant{"AdamWFp32", Algorithm::kAdamW, Accumulation::kGradient, WeightStorage::kFp32,
-                MomentumStorage::kFp32, Tie::kSwapHalves, Recompute::kNone}),
+                MomentumStorage::kFp32, Tie::kSwapHalves, Recompute::kNone},
+        Variant{"TigerAndAdamWBf16Plus8", Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, MomentumStorage::kBf16, Tie::kTied, Recompute::kNone,
+                TableOptimizer::kAdamW}),
     [](const auto& test) { return test.param.name; });
 
 // Products and sums have other orders there than here, and what is rounded to bf16 can fall to the

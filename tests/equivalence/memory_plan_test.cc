@@ -25,19 +25,24 @@ struct Variant {
   WeightStorage weights;
   Recompute recompute;
   Tie tie;
+  TableOptimizer table = TableOptimizer::kSame;
 };
 
 class MemoryPlanTest : public ::testing::TestWithParam<Variant> {};
 
 INSTANTIATE_TEST_SUITE_P(
     Variants, MemoryPlanTest,
-    ::testing::Values(Variant{"Fp32Alone", 1, Algorithm::kTiger, Accumulation::kMomentum,
-                              WeightStorage::kFp32, Recompute::kNone, Tie::kNone},
-                      Variant{"Bf16Plus8OnThreeRanks", 3, Algorithm::kTiger,
-                              Accumulation::kMomentum, WeightStorage::kBf16Plus8, Recompute::kBlock,
-                              Tie::kTied},
-                      Variant{"AdamWOnTwoRanks", 2, Algorithm::kAdamW, Accumulation::kGradient,
-                              WeightStorage::kBf16PlusFp32, Recompute::kNone, Tie::kSwapHalves}),
+    ::testing::Values(
+        Variant{"Fp32Alone", 1, Algorithm::kTiger, Accumulation::kMomentum, WeightStorage::kFp32,
+                Recompute::kNone, Tie::kNone},
+        Variant{"Bf16Plus8OnThreeRanks", 3, Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, Recompute::kBlock, Tie::kTied},
+        Variant{"AdamWOnTwoRanks", 2, Algorithm::kAdamW, Accumulation::kGradient,
+                WeightStorage::kBf16PlusFp32, Recompute::kNone, Tie::kSwapHalves},
+        Variant{"TigerAndAdamWOnThreeRanks", 3, Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, Recompute::kNone, Tie::kTied, TableOptimizer::kAdamW},
+        Variant{"LionAndAdamWOnTwoRanks", 2, Algorithm::kLion, Accumulation::kGradient,
+                WeightStorage::kFp32, Recompute::kNone, Tie::kNone, TableOptimizer::kAdamW}),
     [](const auto& test) { return test.param.name; });
 
 void ExpectPlanned(const StepPlan& plan, Trainer& trainer, const MemoryLedger& ledger) {
@@ -74,6 +79,7 @@ TEST_P(MemoryPlanTest, EqualsEveryByteThatARealRunRequests) {
   run.options.optim.weights = variant.weights;
   run.options.model.recompute = variant.recompute;
   run.options.model.tie = variant.tie;
+  run.options.optim.table.optimizer = variant.table;
 
   run.options.train.micro_batch = 2;
 

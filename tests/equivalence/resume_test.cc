@@ -67,6 +67,7 @@ struct Variant {
   MomentumStorage momentum;
   Tie tie;
   int ranks;
+  TableOptimizer table = TableOptimizer::kSame;
 };
 
 class ResumeTest : public ::testing::TestWithParam<Variant> {
@@ -77,6 +78,7 @@ class ResumeTest : public ::testing::TestWithParam<Variant> {
     options.optim.accumulate = variant.accumulate;
     options.optim.weights = variant.weights;
     options.optim.momentum = variant.momentum;
+    options.optim.table.optimizer = variant.table;
     options.model.tie = variant.tie;
     KeepRateConstant(options);
   }
@@ -96,7 +98,13 @@ INSTANTIATE_TEST_SUITE_P(
                       Variant{"LionBf16PlusFp32", Algorithm::kLion, Accumulation::kGradient,
                               WeightStorage::kBf16PlusFp32, MomentumStorage::kFp32, Tie::kNone, 2},
                       Variant{"AdamW", Algorithm::kAdamW, Accumulation::kGradient,
-                              WeightStorage::kFp32, MomentumStorage::kFp32, Tie::kTied, 2}),
+                              WeightStorage::kFp32, MomentumStorage::kFp32, Tie::kTied, 2},
+                      Variant{"TigerAndAdamWOnThreeRanks", Algorithm::kTiger,
+                              Accumulation::kMomentum, WeightStorage::kBf16Plus8,
+                              MomentumStorage::kBf16, Tie::kTied, 3, TableOptimizer::kAdamW},
+                      Variant{"LionAndAdamW", Algorithm::kLion, Accumulation::kGradient,
+                              WeightStorage::kFp32, MomentumStorage::kFp32, Tie::kNone, 2,
+                              TableOptimizer::kAdamW}),
     [](const auto& test) { return test.param.name; });
 
 TEST_P(ResumeTest, ResumedRunEqualsStraightRun) {
@@ -368,11 +376,8 @@ TEST(FreshStartTest, BeginsAtStepZeroAndKeepsTheEarlierRun) {
       files.List(run.options.train.run_dir + "/set_aside_1/checkpoints/step_00000002").ok());
 }
 
-TEST(ResumeRefusalTest, AnotherModelIsRefusedByName) {
-  TinyRun run(2);
-  TrainTo(run, 2, 1, StartMode::kResume);
-  run.options.model.layers = 3;
-
+// Two ranks are refused to go on with `run`, and are told of `change` and of a way out.
+void ExpectRefusal(const TinyRun& run, const std::string& change) {
   RunRanks(2, [&](RankWorld& rank_world) {
     World world = testing::WorldOf(rank_world);
     RunOptions options = run.options;
@@ -380,9 +385,22 @@ TEST(ResumeRefusalTest, AnotherModelIsRefusedByName) {
     const auto training = TrainingRun::Open(options, StartMode::kResume, world);
     ASSERT_FALSE(training.ok());
     EXPECT_THAT(std::string(training.status().message()),
-                ::testing::AllOf(::testing::HasSubstr("model.layers: 2 -> 3"),
-                                 ::testing::HasSubstr("--fresh")));
+                ::testing::AllOf(::testing::HasSubstr(change), ::testing::HasSubstr("--fresh")));
   });
+}
+
+TEST(ResumeRefusalTest, AnotherModelIsRefusedByName) {
+  TinyRun run(2);
+  TrainTo(run, 2, 1, StartMode::kResume);
+  run.options.model.layers = 3;
+  ExpectRefusal(run, "model.layers: 2 -> 3");
+}
+
+TEST(ResumeRefusalTest, AnotherOptimizerOfTheTableIsRefusedByName) {
+  TinyRun run(2);
+  TrainTo(run, 2, 1, StartMode::kResume);
+  run.options.optim.table.optimizer = TableOptimizer::kAdamW;
+  ExpectRefusal(run, "optim.table_optimizer: \"same\" -> \"adamw\"");
 }
 
 }  // namespace

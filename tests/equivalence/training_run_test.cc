@@ -242,6 +242,21 @@ TEST_F(TrainingRunTest, OutliersOfTheEmbeddingAreCountedInEveryLoggedStepAndTold
   EXPECT_EQ(log.find("the largest component", told + 10), std::string::npos) << "told twice";
 }
 
+TEST_F(TrainingRunTest, OutliersOfATableOfItsOwnAreThoseOfItsOwnDecay) {
+  run_.options.optim.table.optimizer = TableOptimizer::kAdamW;
+  run_.options.optim.table.weight_decay = 20;
+  run_.options.log.every = 2;
+  ::testing::internal::CaptureStderr();
+  Resume(run_, 2);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+
+  const std::string metrics = *ReadFile(files_, RunFile("metrics.jsonl"));
+  EXPECT_THAT(NumbersOf(metrics, "embedding_share"),
+              Each(AllOf(::testing::Gt(0.7), ::testing::Lt(0.9))));
+  EXPECT_THAT(log, HasSubstr("above half of 1 / optim.table_weight_decay = 0.05"));
+  EXPECT_THAT(log, HasSubstr("a smaller optim.table_learning_rate slows their growth"));
+}
+
 TEST_F(TrainingRunTest, AnEmbeddingWithoutOutliersIsNotWarnedOf) {
   ::testing::internal::CaptureStderr();
   run_.options.log.every = 1;

@@ -85,7 +85,8 @@ TEST(ResumeTest, KeysThatMayChange) {
       allowed,
       ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
                   "optim.weight_decay", "optim.clip_norm", "optim.nonfinite", "optim.skip_budget",
-                  "optim.shrink_ratio", "optim.lazy_rows", "schedule.kind", "schedule.warmup_steps",
+                  "optim.shrink_ratio", "optim.lazy_rows", "optim.table_learning_rate",
+                  "optim.table_weight_decay", "schedule.kind", "schedule.warmup_steps",
                   "schedule.decay_steps", "schedule.final_factor", "schedule.points[0].step",
                   "schedule.points[0].factor", "data.validation[0].path",
                   "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",
@@ -99,6 +100,7 @@ TEST(ResumeTest, KeysThatMayChange) {
                   "model.attention_window", "model.rope_base", "model.norm_epsilon", "model.tie",
                   "model.init_deviation", "optim.algorithm", "optim.beta1", "optim.beta2",
                   "optim.epsilon", "optim.accumulate", "optim.weights", "optim.momentum",
+                  "optim.table_optimizer", "optim.table_beta1", "optim.table_beta2",
                   "data.train[0].path", "data.train[0].weight", "data.tokenizer", "data.seed",
                   "train.global_batch", "train.seed"));
 }

@@ -127,7 +127,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"SectionInsideASection", "[optim.schedule]\nkind = \"cosine\"\n",
                   "run.toml:16: unknown key `optim.schedule`; known keys are algorithm, "
                   "learning_rate, weight_decay, beta1, beta2, epsilon, clip_norm, accumulate, "
-                  "weights, momentum, nonfinite, skip_budget, shrink_ratio, lazy_rows"},
+                  "weights, momentum, nonfinite, skip_budget, shrink_ratio, lazy_rows, "
+                  "table_optimizer, table_learning_rate, table_weight_decay, table_beta1, "
+                  "table_beta2"},
         BadConfig{"TextForInteger", "[log]\nevery = \"ten\"\n",
                   "run.toml:17: `log.every` must be an integer; found the string \"ten\""},
         BadConfig{"RealForInteger", "[log]\nevery = 10.0\n",

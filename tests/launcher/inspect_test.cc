@@ -125,6 +125,7 @@ TEST_F(InspectTest, PrintsWhatARunWroteIntoItsCheckpoint) {
   options.train.micro_batch = 2;
   options.data.seed = 5;
   ASSERT_EQ(options.model.Finish(), absl::OkStatus());
+  options.optim.table.optimizer = TableOptimizer::kAdamW;
   ASSERT_EQ(options.optim.Finish(), absl::OkStatus());
   const DataRecord data{.files = {{"data.train[0]", "data/a.bin", 4000, 1}}, .tokenizer = ""};
   const Mesh mesh{.data_size = 3, .tensor_size = 2};
@@ -136,7 +137,8 @@ TEST_F(InspectTest, PrintsWhatARunWroteIntoItsCheckpoint) {
       AllOf(HasSubstr("  saved on          3 data x 2 tensor ranks\n"),
             HasSubstr("  model             2 layers, width 16, 2 heads (2 key/value) of 8, "
                       "feed-forward 24, vocabulary 64, sequences of 32\n"),
-            HasSubstr("  optimizer         tiger; weights fp32, momentum fp32\n"),
+            HasSubstr("  optimizer         tiger, for the embedding adamw; weights fp32, momentum "
+                      "fp32\n"),
             HasSubstr("  learned from      3.84k tokens; sample 120 of the order of seed 5 comes "
                       "next\n"),
             HasSubstr("    data.train[0]   data/a.bin, 4.00k (4000) tokens\n")));

@@ -164,6 +164,30 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
   EXPECT_GE(cpu.arena_bytes, kFullest);
 }
 
+// The same with AdamW on the embedding: its shard of 50304 * 4096 / 64 elements has a bf16 and an
+// fp32 moment in place of the bf16 momentum, and its micro-steps add up in an fp32 gradient. Rows
+// are not told apart, and there is one more tensor to hash.
+TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
+  constexpr int64_t kTableShard = 3'219'456;
+  static_assert(64 * kTableShard == 50304 * 4096);
+  RunOptions options = Load("llama_7b_64gpu", 64);
+  const StepPlan same = PlanFor(options, 64, kCuda);
+  options.optim.table.optimizer = TableOptimizer::kAdamW;
+  options.optim.lazy_rows = LazyRows::kAuto;
+  ASSERT_EQ(options.Finish(64), absl::OkStatus());
+
+  constexpr int64_t kSeenRows = 4 * 1572;
+  ExpectOutsideOfTheArena(
+      PlanFor(options, 64, kCuda),
+      {.weights = same.memory.bytes(MemoryCategory::kWeights),
+       .state = same.memory.bytes(MemoryCategory::kOptimizerState) + 4 * kTableShard,
+       .gradients = same.memory.bytes(MemoryCategory::kGradients) + 4 * kTableShard,
+       .communication =
+           same.memory.bytes(MemoryCategory::kCommunication) - 50'304 - 64 * kSeenRows + 8,
+       .data = same.memory.bytes(MemoryCategory::kData),
+       .sent = same.bytes_sent - 63 * kSeenRows});
+}
+
 // C = 8192, L = 80, H = 64, K = 8, D = 128, F = 28672, V = 128256, T = 4096, B = 1, R = 1024; 2,048
 // sequences are 2 micro-steps. Blocks are recomputed.
 TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {

@@ -145,6 +145,7 @@ TEST(RunOptionsTest, LazyRowsFollowTheRuleAndTheTie) {
     Algorithm algorithm;
     Tie tie;
     LazyRows expected;
+    TableOptimizer table = TableOptimizer::kSame;
   } table[] = {
       {Algorithm::kTiger, Tie::kNone, LazyRows::kChange},
       {Algorithm::kTiger, Tie::kTied, LazyRows::kOff},
@@ -153,11 +154,14 @@ TEST(RunOptionsTest, LazyRowsFollowTheRuleAndTheTie) {
       {Algorithm::kLion, Tie::kTied, LazyRows::kOff},
       {Algorithm::kAdamW, Tie::kNone, LazyRows::kOff},
       {Algorithm::kAdamW, Tie::kTied, LazyRows::kOff},
+      {Algorithm::kTiger, Tie::kNone, LazyRows::kOff, TableOptimizer::kAdamW},
+      {Algorithm::kLion, Tie::kTied, LazyRows::kOff, TableOptimizer::kAdamW},
   };
   for (const auto& row : table) {
     RunOptions options = Valid();
     options.optim.algorithm = row.algorithm;
     options.optim.accumulate = Accumulation::kGradient;
+    options.optim.table.optimizer = row.table;
     options.model.tie = row.tie;
     ASSERT_EQ(FinishError(options, 1), "");
     ASSERT_TRUE(options.Finish(1).ok());

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include <gtest/gtest.h>
 
+#include "runtime/base/check.h"
 #include "tests/optim/small_training.h"
 #include "tests/support/devices.h"
 
@@ -47,7 +48,8 @@ float SomeTensors(int step, int64_t micro, int64_t part, ParamId id, int64_t i) 
   return bad ? std::numeric_limits<float>::infinity() : 0.0F;
 }
 
-using Case = std::tuple<Algorithm, Accumulation, WeightStorage, MomentumStorage, int>;
+using Case =
+    std::tuple<Algorithm, TableOptimizer, Accumulation, WeightStorage, MomentumStorage, int>;
 
 class GpuUpdateTest : public ::testing::TestWithParam<Case> {
  protected:
@@ -59,11 +61,14 @@ class GpuUpdateTest : public ::testing::TestWithParam<Case> {
     gpu_ = devices.back();
   }
   static OptimOptions StepOptions() {
-    const auto [algorithm, accumulate, weights, momentum, ranks] = GetParam();
-    return testing::TrainingOptions(algorithm, accumulate, weights, momentum);
+    const auto [algorithm, table, accumulate, weights, momentum, ranks] = GetParam();
+    OptimOptions options = testing::TrainingOptions(algorithm, accumulate, weights, momentum);
+    options.table.optimizer = table;
+    CHECK_OK(options.Finish());
+    return options;
   }
   void ExpectTheBitsOfTheCpu(const OptimOptions& options, const Poison& poison) const {
-    const int ranks = std::get<4>(GetParam());
+    const int ranks = std::get<5>(GetParam());
     ExpectSameBits(SmallTraining(options, ranks, poison, gpu_).Run(kSteps),
                    SmallTraining(options, 1, poison).Run(kSteps));
   }
@@ -86,7 +91,7 @@ TEST_P(GpuUpdateTest, LeavesUnseenRowsAsTheCpuDoes) {
     if (options.Finish().ok()) {
       ExpectTheBitsOfTheCpu(options, SomeTensors);
     } else {
-      EXPECT_TRUE(options.algorithm == Algorithm::kAdamW ||
+      EXPECT_TRUE(options.ForTable().algorithm == Algorithm::kAdamW ||
                   options.accumulate == Accumulation::kMomentum);
     }
   }
@@ -102,9 +107,10 @@ TEST_P(GpuClipTest, ScalesAsTheCpuDoes) {
 }
 
 std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
-  const auto [algorithm, accumulate, weights, momentum, ranks] = info.param;
-  std::string name = absl::StrCat(EnumName(algorithm), "_", EnumName(accumulate), "_",
-                                  EnumName(weights), "_", EnumName(momentum), "_", ranks);
+  const auto [algorithm, table, accumulate, weights, momentum, ranks] = info.param;
+  std::string name =
+      absl::StrCat(EnumName(algorithm), "_table_", EnumName(table), "_", EnumName(accumulate), "_",
+                   EnumName(weights), "_", EnumName(momentum), "_", ranks);
   for (char& c : name) {
     c = c == '+' ? 'p' : c;
   }
@@ -115,24 +121,42 @@ constexpr auto kStorages = [] {
   return ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8, WeightStorage::kBf16,
                            WeightStorage::kBf16PlusFp32);
 };
+constexpr auto kTables = [] {
+  return ::testing::Values(TableOptimizer::kSame, TableOptimizer::kAdamW);
+};
 constexpr auto kMomenta = [] {
   return ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16);
 };
 
 INSTANTIATE_TEST_SUITE_P(Folding, GpuUpdateTest,
-                         ::testing::Combine(::testing::Values(Algorithm::kTiger),
+                         ::testing::Combine(::testing::Values(Algorithm::kTiger), kTables(),
                                             ::testing::Values(Accumulation::kMomentum), kStorages(),
                                             kMomenta(), ::testing::Values(1, 4)),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Summing, GpuUpdateTest,
                          ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion,
                                                               Algorithm::kAdamW),
+                                            ::testing::Values(TableOptimizer::kSame),
                                             ::testing::Values(Accumulation::kGradient), kStorages(),
                                             kMomenta(), ::testing::Values(2)),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(
+    SummingWithATableOfItsOwn, GpuUpdateTest,
+    ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion),
+                       ::testing::Values(TableOptimizer::kAdamW),
+                       ::testing::Values(Accumulation::kGradient),
+                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8),
+                       ::testing::Values(MomentumStorage::kBf16), ::testing::Values(2)),
+    CaseName);
+INSTANTIATE_TEST_SUITE_P(ClippingATableOfItsOwn, GpuClipTest,
+                         ::testing::Values(Case(Algorithm::kTiger, TableOptimizer::kAdamW,
+                                                Accumulation::kGradient, WeightStorage::kFp32,
+                                                MomentumStorage::kFp32, 2)),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(
     Clipping, GpuClipTest,
     ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW),
+                       ::testing::Values(TableOptimizer::kSame),
                        ::testing::Values(Accumulation::kGradient),
                        ::testing::Values(WeightStorage::kBf16Plus8),
                        ::testing::Values(MomentumStorage::kBf16), ::testing::Values(1, 2)),

@@ -66,19 +66,26 @@ float SomeTensors(int step, int64_t micro, int64_t part, ParamId id, int64_t i) 
   return step == 2 && id.index == kUp0 && part == 2 && i == 0 ? NAN : 0.0F;
 }
 
-using Storages = std::tuple<WeightStorage, MomentumStorage>;
+OptimOptions WithTable(TableOptimizer table, OptimOptions options) {
+  options.table.optimizer = table;
+  CHECK_OK(options.Finish());
+  return options;
+}
 
-class TigerPolicyTest : public ::testing::TestWithParam<Storages> {
+using TigerCase = std::tuple<TableOptimizer, WeightStorage, MomentumStorage>;
+
+class TigerPolicyTest : public ::testing::TestWithParam<TigerCase> {
  protected:
   static OptimOptions PolicyOptions() {
-    return Options(Algorithm::kTiger, Accumulation::kMomentum, std::get<0>(GetParam()),
-                   std::get<1>(GetParam()));
+    const auto [table, weights, momentum] = GetParam();
+    return WithTable(table, Options(Algorithm::kTiger, Accumulation::kMomentum, weights, momentum));
   }
 };
 
 INSTANTIATE_TEST_SUITE_P(
     All, TigerPolicyTest,
-    ::testing::Combine(::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
+    ::testing::Combine(::testing::Values(TableOptimizer::kSame, TableOptimizer::kAdamW),
+                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
                                          WeightStorage::kBf16, WeightStorage::kBf16PlusFp32),
                        ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16)));
 
@@ -147,22 +154,29 @@ TEST(TigerPolicyNormTest, WhatIsLeftOutCountsAsZero) {
   EXPECT_EQ(outcome.masked[1], kMicroSteps * 7 - 1);
 }
 
-using SkipCase = std::tuple<Algorithm, WeightStorage, MomentumStorage>;
+using SkipCase = std::tuple<Algorithm, TableOptimizer, WeightStorage, MomentumStorage>;
 
 class SkipPolicyTest : public ::testing::TestWithParam<SkipCase> {
  protected:
   static OptimOptions PolicyOptions() {
-    const auto [algorithm, weights, momentum] = GetParam();
-    return Options(algorithm, Accumulation::kGradient, weights, momentum);
+    const auto [algorithm, table, weights, momentum] = GetParam();
+    return WithTable(table, Options(algorithm, Accumulation::kGradient, weights, momentum));
   }
 };
 
 INSTANTIATE_TEST_SUITE_P(
     All, SkipPolicyTest,
     ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW),
+                       ::testing::Values(TableOptimizer::kSame),
                        ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
                                          WeightStorage::kBf16, WeightStorage::kBf16PlusFp32),
                        ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16)));
+INSTANTIATE_TEST_SUITE_P(WithATableOfItsOwn, SkipPolicyTest,
+                         ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion),
+                                            ::testing::Values(TableOptimizer::kAdamW),
+                                            ::testing::Values(WeightStorage::kFp32,
+                                                              WeightStorage::kBf16Plus8),
+                                            ::testing::Values(MomentumStorage::kBf16)));
 
 TEST_P(SkipPolicyTest, OneBadElementOnOneRankKeepsEveryBitOnAllRanks) {
   const Outcome before = Train(PolicyOptions(), 1, NoPoison, 2);
@@ -198,6 +212,7 @@ TEST_P(SkipPolicyTest, TheStepAfterASkippedOneIsThatOfItsNumber) {
     StepInput input;
     input.step = 1;
     input.learning_rate = 0.01;
+    input.table_learning_rate = 0.003;
     worker.StepWithGradients(input, [](ParamId id, int64_t i) {
       float sum = 0;
       for (uint64_t n = 0; n < kMicroSteps * kParts; ++n) {
@@ -206,8 +221,8 @@ TEST_P(SkipPolicyTest, TheStepAfterASkippedOneIsThatOfItsNumber) {
       return static_cast<float>(1.0 / kMicroSteps) * sum;
     });
     worker.CopyWeights(alone.weights);
-    worker.CopyState(PolicyOptions().algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
-                     alone.state1);
+    worker.CopyState("momentum", alone.state1);
+    worker.CopyState("moment1", alone.state1);
     worker.CopyState("moment2", alone.state2);
   });
   EXPECT_THAT(skipped.skipped, ElementsAre(true, false));

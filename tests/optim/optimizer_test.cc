@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/base/check.h"
 #include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
 #include "tests/optim/small_model.h"
@@ -45,6 +46,7 @@ void Train(Worker& worker, const OptimOptions& options) {
     StepInput input;
     input.step = step;
     input.learning_rate = 0.01;
+    input.table_learning_rate = 0.003;
     input.rounding_key = 5;
     if (options.accumulate == Accumulation::kGradient) {
       worker.StepWithGradients(input, [&](ParamId id, int64_t i) { return Noise(seed, id, i); });
@@ -74,8 +76,9 @@ Result TrainOnRanks(int ranks, const OptimOptions& options) {
     for (int rank = 0; rank < ranks; ++rank) {
       if (rank == world.rank()) {
         worker.CopyWeights(result.weights);
-        worker.CopyState(options.algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
-                         result.state1);
+        // A parameter has one of the two.
+        worker.CopyState("momentum", result.state1);
+        worker.CopyState("moment1", result.state1);
         worker.CopyState("moment2", result.state2);
       }
       world.Meet();
@@ -91,11 +94,17 @@ OptimOptions Options(Algorithm algorithm, WeightStorage weights, MomentumStorage
   return options;
 }
 
-using Combination = std::tuple<Algorithm, WeightStorage, MomentumStorage>;
+using Combination = std::tuple<Algorithm, TableOptimizer, WeightStorage, MomentumStorage>;
 
 class OptimizerTest : public ::testing::TestWithParam<Combination> {
  protected:
-  static OptimOptions TestOptions() { return std::apply(Options, GetParam()); }
+  static OptimOptions TestOptions() {
+    const auto [algorithm, table, weights, momentum] = GetParam();
+    OptimOptions options = Options(algorithm, weights, momentum);
+    options.table.optimizer = table;
+    CHECK_OK(options.Finish());
+    return options;
+  }
 };
 
 TEST_P(OptimizerTest, ShardingDoesNotChangeABit) {
@@ -183,18 +192,35 @@ TEST_P(OptimizerTest, StateHasTheShapeOfTheShards) {
       EXPECT_EQ(shard.dtype(), bf16 ? DType::kBF16 : DType::kF32);
     });
     const bool adamw = options.algorithm == Algorithm::kAdamW;
-    EXPECT_EQ(names, adamw ? (std::set<std::string>{"moment1", "moment2"})
-                           : (std::set<std::string>{"momentum"}));
-    EXPECT_EQ(tensors, worker.store.num_groups() * (adamw ? 2 : 1));
+    const bool split = options.table.optimizer == TableOptimizer::kAdamW;
+    std::set<std::string> expected;
+    if (adamw || split) {
+      expected = {"moment1", "moment2"};
+    }
+    if (!adamw) {
+      expected.insert("momentum");
+    }
+    EXPECT_EQ(names, expected);
+    EXPECT_EQ(tensors, worker.store.num_groups() * (adamw ? 2 : 1) + (split ? 1 : 0));
   });
 }
+
+constexpr auto kStorages = [] {
+  return ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8, WeightStorage::kBf16,
+                           WeightStorage::kBf16PlusFp32);
+};
+constexpr auto kMomenta = [] {
+  return ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16);
+};
 
 INSTANTIATE_TEST_SUITE_P(
     All, OptimizerTest,
     ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW),
-                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
-                                         WeightStorage::kBf16, WeightStorage::kBf16PlusFp32),
-                       ::testing::Values(MomentumStorage::kFp32, MomentumStorage::kBf16)));
+                       ::testing::Values(TableOptimizer::kSame), kStorages(), kMomenta()));
+INSTANTIATE_TEST_SUITE_P(WithATableOfItsOwn, OptimizerTest,
+                         ::testing::Combine(::testing::Values(Algorithm::kTiger, Algorithm::kLion),
+                                            ::testing::Values(TableOptimizer::kAdamW), kStorages(),
+                                            kMomenta()));
 
 TEST(OptimizerRoundingTest, AnotherKeyRoundsDifferently) {
   const OptimOptions options =
@@ -235,7 +261,24 @@ TEST(OptimizerRoundingTest, ParametersDrawDifferentBits) {
   EXPECT_NE(weights[0], weights[1]);
 }
 
-// Weights and state of one rank, for a matrix without padding.
+constexpr int64_t kParameters = 256 * 1024;
+
+struct Bytes {
+  int64_t kept;  // weights and state
+  int64_t gradients;
+};
+
+// Those of one rank for the only tensor of a store, which needs no padding.
+Bytes BytesOf(const OptimOptions& options, ParamKind kind, int ranks) {
+  MemoryLedger ledger;
+  PlanCommunicator comm(0, ranks);
+  Worker worker(kMeta, ledger, comm, options, [&](ParameterStore& store) {
+    store.Add(store.AddGroup("group", GroupKind::kSharded), {"tensor", {1024, 256}, kind});
+  });
+  return {ledger.bytes(MemoryCategory::kWeights) + ledger.bytes(MemoryCategory::kOptimizerState),
+          ledger.bytes(MemoryCategory::kGradients)};
+}
+
 TEST(OptimizerMemoryTest, BytesPerParameterAreTheDocumentedOnes) {
   struct Case {
     Algorithm algorithm;
@@ -253,19 +296,32 @@ TEST(OptimizerMemoryTest, BytesPerParameterAreTheDocumentedOnes) {
       {Algorithm::kAdamW, WeightStorage::kFp32, MomentumStorage::kFp32, 4, 4 + 4},
       {Algorithm::kAdamW, WeightStorage::kBf16PlusFp32, MomentumStorage::kBf16, 2, 4 + 2 + 4},
   };
-  constexpr int64_t kParameters = 256 * 1024;
   for (const int ranks : {1, 4}) {
     for (const Case& c : cases) {
-      MemoryLedger ledger;
-      PlanCommunicator comm(0, ranks);
-      Worker worker(kMeta, ledger, comm, Options(c.algorithm, c.weights, c.momentum),
-                    [](ParameterStore& store) {
-                      store.Add(store.AddGroup("block", GroupKind::kSharded),
-                                {"up", {1024, 256}, ParamKind::kMatrix});
-                    });
       EXPECT_EQ(
-          ledger.bytes(MemoryCategory::kWeights) + ledger.bytes(MemoryCategory::kOptimizerState),
+          BytesOf(Options(c.algorithm, c.weights, c.momentum), ParamKind::kMatrix, ranks).kept,
           kParameters * c.replicated + kParameters / ranks * c.sharded);
+    }
+  }
+}
+
+// Two states of the table, the second in fp32, and where micro-steps fold a shard of its gradient.
+TEST(OptimizerMemoryTest, ATableOfItsOwnTakesTheBytesOfAdamWAndNothingElseDoes) {
+  OptimOptions options =
+      Options(Algorithm::kTiger, WeightStorage::kBf16Plus8, MomentumStorage::kBf16);
+  options.table.optimizer = TableOptimizer::kAdamW;
+  for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+    options.accumulate = accumulate;
+    options.nonfinite = NonFinitePolicy::kAuto;
+    ASSERT_TRUE(options.Finish().ok());
+    for (const int ranks : {1, 4}) {
+      const Bytes table = BytesOf(options, ParamKind::kEmbedding, ranks);
+      EXPECT_EQ(table.kept, kParameters * 2 + kParameters / ranks * (1 + 2 + 4));
+      EXPECT_EQ(table.gradients,
+                accumulate == Accumulation::kMomentum ? kParameters / ranks * 4 : 0);
+      const Bytes matrix = BytesOf(options, ParamKind::kMatrix, ranks);
+      EXPECT_EQ(matrix.kept, kParameters * 2 + kParameters / ranks * (1 + 2));
+      EXPECT_EQ(matrix.gradients, 0);
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "optim/options.h"
 
 #include <string>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -81,6 +82,35 @@ TEST(OptimOptionsTest, LazyRowsSuitEveryRuleThatGoesBySign) {
   EXPECT_TRUE(folding.Finish().ok());
 }
 
+TEST(OptimOptionsTest, ATableOfItsOwnHasTheOptionsOfAdamWAndNoLazyRows) {
+  for (const auto& [algorithm, accumulate] :
+       {std::pair(Algorithm::kTiger, Accumulation::kMomentum),
+        std::pair(Algorithm::kTiger, Accumulation::kGradient),
+        std::pair(Algorithm::kLion, Accumulation::kGradient)}) {
+    OptimOptions options = Options(algorithm, accumulate);
+    options.weights = WeightStorage::kBf16Plus8;
+    options.epsilon = 1e-6;
+    options.table.optimizer = TableOptimizer::kAdamW;
+    options.table.learning_rate = 0.5;
+    options.table.weight_decay = 0.25;
+    options.table.beta2 = 0.75;
+    ASSERT_TRUE(options.Finish().ok());
+    ASSERT_TRUE(options.Finish().ok()) << "finished options are valid";
+    EXPECT_EQ(options.algorithm, algorithm);
+    EXPECT_EQ(options.learning_rate, 1e-3);
+    const OptimOptions table = options.ForTable();
+    EXPECT_EQ(table.algorithm, Algorithm::kAdamW);
+    EXPECT_EQ(table.learning_rate, 0.5);
+    EXPECT_EQ(table.weight_decay, 0.25);
+    EXPECT_EQ(table.beta1, 0.9);
+    EXPECT_EQ(table.beta2, 0.75);
+    EXPECT_EQ(table.epsilon, 1e-6);
+    EXPECT_EQ(table.accumulate, accumulate);
+    EXPECT_EQ(table.weights, WeightStorage::kBf16Plus8);
+    EXPECT_EQ(table.lazy_rows, LazyRows::kOff);
+  }
+}
+
 TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
   OptimOptions skip = Options(Algorithm::kTiger, Accumulation::kMomentum);
   skip.nonfinite = NonFinitePolicy::kSkip;
@@ -102,6 +132,15 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
   lazy_adamw.lazy_rows = LazyRows::kChange;
   OptimOptions lazy_state = Options(Algorithm::kTiger, Accumulation::kMomentum);
   lazy_state.lazy_rows = LazyRows::kChangeAndState;
+  OptimOptions table_adamw = Options(Algorithm::kAdamW, Accumulation::kGradient);
+  table_adamw.table.optimizer = TableOptimizer::kAdamW;
+  OptimOptions lazy_table = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  lazy_table.table.optimizer = TableOptimizer::kAdamW;
+  OptimOptions table_beta = lazy_table;
+  table_beta.table.beta2 = 1;
+  OptimOptions table_epsilon = lazy_table;
+  table_epsilon.epsilon = 0;
+  lazy_table.lazy_rows = LazyRows::kChange;
   const struct {
     OptimOptions options;
     const char* key;
@@ -123,6 +162,11 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
       {lazy_adamw, "optim.lazy_rows = \"change\"", "set optim.lazy_rows = \"off\""},
       {lazy_state, "optim.lazy_rows = \"change_and_state\"", "set optim.accumulate = \"gradient\""},
       {lazy_state, "optim.lazy_rows = \"change_and_state\"", "or optim.lazy_rows = \"change\""},
+      {table_adamw, "optim.table_optimizer = \"adamw\"", "set optim.table_optimizer = \"same\""},
+      {table_beta, "optim.table_beta2 = 1", "-1 for the default 0.95"},
+      {table_epsilon, "optim.epsilon = 0", "1e-8"},
+      {lazy_table, "optim.lazy_rows = \"change\"", "set optim.lazy_rows = \"off\""},
+      {lazy_table, "table_optimizer = \"adamw\"", "or optim.table_optimizer = \"same\""},
   };
   for (const auto& row : table) {
     OptimOptions options = row.options;

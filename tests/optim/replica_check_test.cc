@@ -249,6 +249,17 @@ TEST_P(ReplicaCheckTest, FindsWhatChangedInLowBitsMasterWeightsAndStates) {
                          }),
               ElementsAre(FlippedBits{kRecord, kTable, "master weights", {0}},
                           FlippedBits{kRecord, kBlock0, "moment2", {1, 2}}));
+  OptimOptions split = Bf16Plus8();
+  split.table.optimizer = TableOptimizer::kAdamW;
+  ASSERT_EQ(split.Finish(), absl::OkStatus());
+  EXPECT_THAT(FoundAfter(2, split,
+                         [](int rank, CheckedWorker& worker) {
+                           worker.FlipBit(rank == 0 ? worker.State("moment2", kTable)
+                                                    : worker.State("momentum", kBlock0),
+                                          0, 1);
+                         }),
+              ElementsAre(FlippedBits{kRecord, kTable, "moment2", {0}},
+                          FlippedBits{kRecord, kBlock0, "momentum", {1}}));
 }
 
 TEST_P(ReplicaCheckTest, ARecordIsThatOfTheLatestStep) {

@@ -65,8 +65,9 @@ Outcome SmallTraining::Run(int steps) {
     for (int rank = 0; rank < ranks_; ++rank) {
       if (rank == world.rank()) {
         worker.CopyWeights(outcome.weights);
-        worker.CopyState(options_.algorithm == Algorithm::kAdamW ? "moment1" : "momentum",
-                         outcome.state1);
+        // A parameter has one of the two.
+        worker.CopyState("momentum", outcome.state1);
+        worker.CopyState("moment1", outcome.state1);
         worker.CopyState("moment2", outcome.state2);
       }
       world.Meet();
@@ -96,6 +97,7 @@ void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWor
   StepInput input;
   input.step = step;
   input.learning_rate = 0.01;
+  input.table_learning_rate = 0.003;
   input.gradients = worker.sync.gradient_shards();
   input.gradient_scale = worker.sync.gradient_scale();
   input.left_out = worker.sync.left_out();
