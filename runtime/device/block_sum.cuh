@@ -56,6 +56,41 @@ __device__ inline float BlockMax(float value, float* scratch) {
   return CombineWarps(WarpMax(value), scratch, [](float a, float b) { return fmaxf(a, b); });
 }
 
+// The smallest; NaNs are passed over.
+__device__ inline double BlockMin(double value, double* scratch) {
+#pragma unroll
+  for (int offset = kWarpThreads / 2; offset > 0; offset /= 2) {
+    value = fmin(value, __shfl_xor_sync(kWholeWarp, value, offset));
+  }
+  return CombineWarps(value, scratch, [](double a, double b) { return fmin(a, b); });
+}
+
+// BlockSum of each of kCount values, in place, with one barrier. `scratch`: shared, [kCount *
+// kMostWarps], not free again before the next barrier.
+template <int kCount>
+__device__ inline void BlockSums(float (&values)[kCount], float* scratch) {
+  const unsigned thread = threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = WarpSum(values[i]);
+    if (thread % kWarpThreads == 0) {
+      scratch[thread / kWarpThreads * kCount + i] = values[i];
+    }
+  }
+  __syncthreads();
+  const unsigned warps = blockDim.x / kWarpThreads;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = scratch[i];
+  }
+  for (unsigned warp = 1; warp < warps; ++warp) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      values[i] += scratch[warp * kCount + i];
+    }
+  }
+}
+
 }  // namespace panthera
 
 #endif  // PANTHERA_RUNTIME_DEVICE_BLOCK_SUM_CUH_

@@ -11,6 +11,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/device/cuda_check.h"
+#include "runtime/device/device.h"
 #include "runtime/device/stream.h"
 
 namespace panthera {
@@ -26,6 +27,20 @@ inline dim3 GridOf(int64_t blocks) {
   CHECK_GE(blocks, 1);
   CHECK_LE(blocks, int64_t{std::numeric_limits<int32_t>::max()});
   return dim3(static_cast<unsigned>(blocks));
+}
+
+// A property of a GPU.
+inline int64_t AttributeOf(Device device, cudaDeviceAttr attribute) {
+  int value = 0;
+  CHECK_CUDA(cudaDeviceGetAttribute(&value, attribute, device.ordinal));
+  return value;
+}
+inline int64_t Multiprocessors(Device device) {
+  return AttributeOf(device, cudaDevAttrMultiProcessorCount);
+}
+// As much dynamic shared memory as a block may ask for that has 1 KiB of shared arrays or less.
+inline int64_t MostDynamicShared(Device device) {
+  return AttributeOf(device, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
 // Enqueues kernel(arguments...) on `stream`, which must be of a GPU. Arguments are copied now.

@@ -158,6 +158,16 @@ inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<uint64_t>(a) * b) >> 32);
 }
+// Byte i is the one of {a, b} that nibble i of `selector` numbers, from 0 to 7.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t bytes = a | static_cast<uint64_t>(b) << 32;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned number = (selector >> (4 * i)) & 7U;
+    result |= static_cast<unsigned>((bytes >> (8 * number)) & 0xffU) << (8 * i);
+  }
+  return result;
+}
 inline int __clz(int a) { return std::countl_zero(static_cast<unsigned>(a)); }
 inline int __popc(unsigned a) { return std::popcount(a); }
 template <typename T>
