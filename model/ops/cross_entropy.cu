@@ -1,30 +1,43 @@
 #include "model/ops/cross_entropy.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "model/ops/cuda_kernels.h"
 #include "runtime/base/shape.h"
 #include "runtime/device/block_sum.cuh"
 #include "runtime/device/launch.cuh"
+#include "runtime/device/mma.cuh"
 #include "runtime/device/pack.cuh"
 #include "runtime/device/shared_memory.cuh"
 
 namespace panthera::cuda {
 namespace {
 
-constexpr unsigned kThreads = 512;
+constexpr unsigned kMostThreads = 1024;
 
-// A maximum and the sum of exp(x - maximum) over what was seen. Of nothing: -infinity and 0.
+// The largest x that was seen, and the sum of exp(x - max) over all of them. Of nothing: the lowest
+// float and 0.
 struct MaxAndSum {
-  float max = -INFINITY;
+  float max = std::numeric_limits<float>::lowest();
   float sum = 0;
 
-  __device__ void See(float x) {
-    if (x > max) {
-      sum = sum * expf(max - x) + 1.0F;
-      max = x;
-    } else if (x > -INFINITY || x != x) {
-      sum += expf(x - max);
+  template <typename T, int kPack>
+  __device__ void See(const Pack<T, kPack>& x) {
+    float largest = x.values[0];
+#pragma unroll
+    for (int i = 1; i < kPack; ++i) {
+      largest = fmaxf(largest, x.values[i]);
+    }
+    if (largest > max) {
+      sum *= expf(max - largest);
+      max = largest;
+    }
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      sum += expf(x.values[i] - max);
     }
   }
 };
@@ -34,58 +47,183 @@ __device__ float Rescaled(const MaxAndSum& seen, float max) {
   return seen.sum == 0 ? 0.0F : seen.sum * expf(seen.max - max);
 }
 
+__device__ MaxAndSum OverWarp(const MaxAndSum& seen) {
+  MaxAndSum all;
+  all.max = WarpMax(seen.max);
+  all.sum = WarpSum(Rescaled(seen, all.max));
+  return all;
+}
+
+// What all threads of a block have seen, in every thread, with one barrier. `scratch`: shared,
+// [kScratch], not free again before the next barrier.
+constexpr int kScratch = 2 * kMostWarps;
+__device__ MaxAndSum OverBlock(const MaxAndSum& seen, float* scratch) {
+  const unsigned lane = threadIdx.x % kWarpThreads;
+  const MaxAndSum own = OverWarp(seen);
+  if (lane == 0) {
+    scratch[threadIdx.x / kWarpThreads] = own.max;
+    scratch[kMostWarps + threadIdx.x / kWarpThreads] = own.sum;
+  }
+  __syncthreads();
+  MaxAndSum warps;
+  if (lane < blockDim.x / kWarpThreads) {
+    warps.max = scratch[lane];
+    warps.sum = scratch[kMostWarps + lane];
+  }
+  return OverWarp(warps);
+}
+
 // log(others + exp(shifted)) - shifted, with the digits of `others` where the target is almost
 // certain (shifted = 0, others close to 0).
 __device__ float Loss(float others, float shifted) {
   return shifted == 0 ? log1pf(others) : logf(others + expf(shifted)) - shifted;
 }
 
-// One block per row. The row is read once for the sum of its exponentials, the target's apart, and
-// once, from the cache, for the gradient that replaces it. `vocab_size` logits count; kPack divides
-// both it and `columns`.
-template <CrossEntropyOutput kOutput, typename T, int kPack>
-__global__ void CrossEntropyKernel(T* logits, int64_t columns, int64_t vocab_size,
-                                   const int32_t* targets, float gradient_scale, float* losses) {
-  PANTHERA_SHARED_ARRAY(float, scratch, kMostWarps);
-  using Elements = Pack<T, kPack>;
-  T* row = logits + static_cast<int64_t>(blockIdx.x) * columns;
-  const int64_t target = targets[blockIdx.x];
-  const float target_logit = static_cast<float>(row[target]);
-  const int64_t step = static_cast<int64_t>(kThreads) * kPack;
-  const int64_t begin = static_cast<int64_t>(threadIdx.x) * kPack;
-  MaxAndSum seen;
-  for (int64_t v = begin; v < vocab_size; v += step) {
-    const Elements elements = Elements::Load(row + v);
+// exp(x) as precisely as a gradient of type T can hold: the rounding of x * log2(e) is a relative
+// error of |x| units round-off of fp32, which vanishes beside that of bf16.
+template <typename T>
+__device__ float ExpForGradient(float x) {
+  if constexpr (std::is_same_v<T, BF16>) {
+    constexpr float kLog2E = 0x1.715476p+0F;
+    return FastExp2(x * kLog2E);
+  } else {
+    return expf(x);
+  }
+}
+
+template <typename T>
+struct LossArguments {
+  T* logits;  // [rows, columns]
+  int64_t rows;
+  int64_t columns;
+  int64_t vocab_size;
+  const int32_t* targets;
+  float gradient_scale;
+  float* losses;
+};
+
+// Where a row lies when it is read for the second time. kShared: the launch brings room for two
+// rows of vocab_size elements, rounded up to packs.
+enum class RowPlace : uint8_t { kGlobal, kShared };
+
+// A pack of logits that begins at `v` for the sum: what must not count becomes -infinity.
+template <typename T, int kPack>
+__device__ void LeaveOut(unsigned v, unsigned target, unsigned vocab_size, Pack<T, kPack>& x) {
+  if (target - v >= kPack && v + kPack <= vocab_size) {
+    return;
+  }
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      if (v + i != target) {
-        seen.See(elements.values[i]);
-      }
+  for (int i = 0; i < kPack; ++i) {
+    const unsigned at = v + static_cast<unsigned>(i);
+    x.values[i] = at == target || at >= vocab_size ? -INFINITY : x.values[i];
+  }
+}
+
+// The packs of a row that a thread has; `at` may lie in one of them, which is then this thread's.
+template <int kPack>
+struct ThreadPacks {
+  unsigned begin = threadIdx.x * kPack;
+  unsigned step = blockDim.x * kPack;
+
+  __device__ bool Hold(unsigned at) const { return at / kPack % blockDim.x == threadIdx.x; }
+};
+
+// A block takes the rows of its index, that plus the grid, and so on. Each is read once for the sum
+// of its exponentials, the target's apart, and once for the gradient that replaces it. In shared
+// memory, the next row arrives meanwhile; a thread reads what it has copied itself, so that no
+// barrier is needed. kPack divides `columns`.
+template <RowPlace kPlace, CrossEntropyOutput kOutput, typename T, int kPack>
+__global__ void __launch_bounds__(kMostThreads, 1) CrossEntropyKernel(LossArguments<T> input) {
+  // Of this and of the last row, so that one barrier is enough.
+  PANTHERA_SHARED_ARRAY(float, scratches, 2 * kScratch);
+  float* scratch = scratches;
+  using Elements = Pack<T, kPack>;
+  const ThreadPacks<kPack> packs;
+  const auto vocab_size = static_cast<unsigned>(input.vocab_size);
+  const auto columns = static_cast<unsigned>(input.columns);
+  const unsigned last_pack = vocab_size / kPack * kPack;
+  const unsigned end_of_packs = last_pack < vocab_size ? last_pack + kPack : vocab_size;
+  T* arriving = nullptr;
+  T* arrived = nullptr;
+  const auto begin_copy = [&](int64_t n) {
+    for (unsigned v = packs.begin; v < vocab_size && n < input.rows; v += packs.step) {
+      BeginCopy<kPackBytes>(arriving + v, input.logits + n * input.columns + v,
+                            CopySource::kMemory);
     }
+    CommitCopies();
+  };
+  if constexpr (kPlace == RowPlace::kShared) {
+    arriving = DynamicShared<T>();
+    arrived = arriving + end_of_packs;
+    begin_copy(blockIdx.x);
   }
-  // The sums over the block also order the reads above before the writes below.
-  const float max = fmaxf(BlockMax(seen.max, scratch), target_logit);
-  const float others = BlockSum(Rescaled(seen, max), scratch);
-  const float shifted = target_logit - max;
-  if (threadIdx.x == 0) {
-    losses[blockIdx.x] = Loss(others, shifted);
-  }
-  if constexpr (kOutput == CrossEntropyOutput::kLossAndGradient) {
-    const float factor = gradient_scale / (others + expf(shifted));
-    for (int64_t v = begin; v < columns; v += step) {
-      Elements gradient{};
-      if (v < vocab_size) {
-        gradient = Elements::Load(row + v);
+  int32_t next_target = input.targets[blockIdx.x];
+  for (int64_t n = blockIdx.x; n < input.rows; n += gridDim.x) {
+    T* const row = input.logits + n * input.columns;
+    const T* source = row;
+    const auto target = static_cast<unsigned>(next_target);
+    const auto target_logit = static_cast<float>(row[target]);
+    next_target = n + gridDim.x < input.rows ? input.targets[n + gridDim.x] : 0;
+    if constexpr (kPlace == RowPlace::kShared) {
+      T* const here = arriving;
+      arriving = arrived;
+      arrived = here;
+      begin_copy(n + gridDim.x);
+      WaitForCopies<1>();
+      // What LeaveOut does, once for both readings.
+      if (packs.Hold(target)) {
+        here[target] = static_cast<T>(-INFINITY);
+      }
+      for (unsigned v = vocab_size; v < end_of_packs && packs.Hold(v); ++v) {
+        here[v] = static_cast<T>(-INFINITY);
+      }
+      source = here;
+    }
+    MaxAndSum seen;
+#pragma unroll 2
+    for (unsigned v = packs.begin; v < vocab_size; v += packs.step) {
+      Elements x = Elements::Load(source + v);
+      if constexpr (kPlace == RowPlace::kGlobal) {
+        LeaveOut(v, target, vocab_size, x);
+      }
+      seen.See(x);
+    }
+    // The barrier of this also orders the reads of logits above before the writes below.
+    const MaxAndSum all = OverBlock(seen, scratch);
+    scratch = scratch == scratches ? scratches + kScratch : scratches;
+    const float max = fmaxf(all.max, target_logit);
+    const float others = Rescaled(all, max);
+    const float shifted = target_logit - max;
+    if (threadIdx.x == 0) {
+      input.losses[n] = Loss(others, shifted);
+    }
+    if constexpr (kOutput == CrossEntropyOutput::kLossAndGradient) {
+      const float factor = input.gradient_scale / (others + expf(shifted));
+      unsigned v = packs.begin;
+#pragma unroll 2
+      for (; v < vocab_size; v += packs.step) {
+        Elements gradient = Elements::Load(source + v);
 #pragma unroll
         for (int i = 0; i < kPack; ++i) {
-          gradient.values[i] =
-              v + i == target ? -factor * others : factor * expf(gradient.values[i] - max);
+          gradient.values[i] = factor * ExpForGradient<T>(gradient.values[i] - max);
         }
+        gradient.Store(row + v);
       }
-      gradient.Store(row + v);
+      for (; v < columns; v += packs.step) {
+        Elements{}.Store(row + v);
+      }
+      // What is different in packs that were just written.
+      if (packs.Hold(target)) {
+        row[target] = static_cast<T>(-factor * others);
+      }
+      for (v = vocab_size; v < end_of_packs && packs.Hold(v); ++v) {
+        row[v] = static_cast<T>(0.0F);
+      }
     }
   }
 }
+
+constexpr unsigned kTopOneThreads = 512;
 
 // One block per row: the first of the largest. NaNs are passed over.
 template <typename T>
@@ -101,7 +239,7 @@ __global__ void TopOneKernel(const T* logits, int64_t columns, int64_t vocab_siz
   }
   __syncthreads();
   int beaten = 0;
-  for (int64_t v = threadIdx.x; v < vocab_size; v += kThreads) {
+  for (int64_t v = threadIdx.x; v < vocab_size; v += kTopOneThreads) {
     const float other = static_cast<float>(row[v]);
     beaten |= other > value || (other == value && v < target) ? 1 : 0;
   }
@@ -114,26 +252,55 @@ __global__ void TopOneKernel(const T* logits, int64_t columns, int64_t vocab_siz
   }
 }
 
+template <CrossEntropyOutput kOutput, typename T, int kPack>
+void LaunchCrossEntropy(Stream& stream, const LossArguments<T>& input) {
+  const int64_t packs = CeilDiv(input.vocab_size, kPack);
+  const int64_t threads =
+      std::min<int64_t>(RoundUp(packs, int64_t{kWarpThreads}), int64_t{kMostThreads});
+  const dim3 block(static_cast<unsigned>(threads));
+  if constexpr (kPack > 1) {
+    const Device device = stream.device();
+    const int64_t shared_bytes = 2 * packs * kPackBytes;
+    const int64_t room = MostDynamicShared(device);
+    if (shared_bytes <= room) {
+      const int64_t blocks = std::min(kMostThreads / threads, room / shared_bytes);
+      Launch(stream,
+             {GridOf(std::min(input.rows, Multiprocessors(device) * blocks)), block,
+              static_cast<size_t>(shared_bytes)},
+             &CrossEntropyKernel<RowPlace::kShared, kOutput, T, kPack>, input);
+      return;
+    }
+  }
+  Launch(stream, {GridOf(input.rows), block},
+         &CrossEntropyKernel<RowPlace::kGlobal, kOutput, T, kPack>, input);
+}
+
 }  // namespace
 
 void CrossEntropy(Stream& stream, Tensor logits, int64_t vocab_size, const Tensor& targets,
                   CrossEntropyOutput output, float gradient_scale, Tensor losses) {
-  const int64_t columns = logits.size(1);
-  const bool is_packable = IsPackable(columns, logits) && IsPackable(vocab_size, logits);
-  DispatchPack(logits.dtype(), is_packable, [&]<typename T, int kPack>() {
-    const auto kernel = output == CrossEntropyOutput::kLoss
-                            ? &CrossEntropyKernel<CrossEntropyOutput::kLoss, T, kPack>
-                            : &CrossEntropyKernel<CrossEntropyOutput::kLossAndGradient, T, kPack>;
-    Launch(stream, {GridOf(logits.size(0)), dim3(kThreads)}, kernel, logits.data<T>(), columns,
-           vocab_size, targets.data<int32_t>(), gradient_scale, losses.data<float>());
+  DispatchPack(logits.dtype(), IsPackable(logits.size(1), logits), [&]<typename T, int kPack>() {
+    const LossArguments<T> input = {.logits = logits.data<T>(),
+                                    .rows = logits.size(0),
+                                    .columns = logits.size(1),
+                                    .vocab_size = vocab_size,
+                                    .targets = targets.data<int32_t>(),
+                                    .gradient_scale = gradient_scale,
+                                    .losses = losses.data<float>()};
+    if (output == CrossEntropyOutput::kLoss) {
+      LaunchCrossEntropy<CrossEntropyOutput::kLoss, T, kPack>(stream, input);
+    } else {
+      LaunchCrossEntropy<CrossEntropyOutput::kLossAndGradient, T, kPack>(stream, input);
+    }
   });
 }
 
 void TopOne(Stream& stream, const Tensor& logits, int64_t vocab_size, const Tensor& targets,
             Tensor correct) {
   DispatchFloat(logits.dtype(), [&]<typename T>() {
-    Launch(stream, {GridOf(logits.size(0)), dim3(kThreads)}, &TopOneKernel<T>, logits.data<T>(),
-           logits.size(1), vocab_size, targets.data<int32_t>(), correct.data<int32_t>());
+    Launch(stream, {GridOf(logits.size(0)), dim3(kTopOneThreads)}, &TopOneKernel<T>,
+           logits.data<T>(), logits.size(1), vocab_size, targets.data<int32_t>(),
+           correct.data<int32_t>());
   });
 }
 
