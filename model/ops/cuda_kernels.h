@@ -16,8 +16,9 @@
 
 namespace panthera::cuda {
 
-// rmsnorm.cu. Rows whose gain gradients are summed before the sums are added by index: a constant,
-// so that the bits do not depend on the GPU.
+// rmsnorm.cu, rmsnorm_backward.cu. Rows whose gain gradients are summed first; of these sums every
+// 32nd are added by index, and then the 32 sums of sums: constants, so that the bits do not depend
+// on the GPU.
 inline constexpr int64_t kGainBlockRows = 32;
 void RmsNorm(Stream& stream, const Tensor& x, const Tensor& gain, float eps, Tensor y, Tensor rstd);
 void AddRmsNorm(Stream& stream, const Tensor& x, const Tensor& branch, const Tensor& gain,

@@ -34,8 +34,8 @@ void AddRmsNorm(Context& ctx, const Tensor& x, const Tensor& branch, const Tenso
 //
 // dresidual is the gradient that reaches x past the norm; none counts as zero. dx is overwritten
 // and may be dresidual or dy. dgain is summed over fixed blocks of 256 rows (32 on a GPU), then
-// over the blocks by index, so its bits do not depend on the number of threads; arena scratch 4 C
-// for each block.
+// over the blocks by index (on a GPU in 32 parts), so its bits do not depend on the number of
+// threads; arena scratch 4 C for each block.
 void RmsNormBackward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& gain,
                      const Tensor& rstd, const std::optional<Tensor>& dresidual, Tensor dx,
                      const GradientTarget& dgain);
