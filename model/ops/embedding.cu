@@ -1,10 +1,12 @@
 #include "model/ops/embedding.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
 #include "model/ops/cuda_kernels.h"
 #include "runtime/base/shape.h"
+#include "runtime/device/block_sum.cuh"
 #include "runtime/device/launch.cuh"
 #include "runtime/device/pack.cuh"
 #include "runtime/device/shared_memory.cuh"
@@ -13,6 +15,7 @@ namespace panthera::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256;
+constexpr unsigned kMostSumThreads = 128;
 
 template <typename T, int kPack>
 __global__ void EmbeddingForwardKernel(const int32_t* tokens, const T* table, int64_t packs,
@@ -49,8 +52,9 @@ __device__ void CompareAndSwap(int64_t* keys, int64_t first, int64_t distance, b
     keys[first + distance] = a;
   }
 }
+// pair / distance * 2 * distance + pair % distance, of a power of two and without slow divisions.
 __device__ int64_t FirstOfPair(int64_t pair, int64_t distance) {
-  return pair / distance * 2 * distance + pair % distance;
+  return 2 * pair - (pair & (distance - 1));
 }
 
 // All comparators of runs from `from_run` to `to_run` whose distance fits into a block.
@@ -100,33 +104,88 @@ __device__ int64_t PositionOf(int64_t key) { return key & 0xffffffff; }
 // run, and of one that began in this run and goes on in the next.
 enum PartialSum : int { kFromBefore = 0, kGoesOn = 1 };
 
-// One block per run of kEmbeddingRun sorted positions; a thread has the same columns throughout. A
-// token that lies wholly in the run is added to its row, the others to the run's partial sums.
-template <typename T>
-__global__ void SumRunsKernel(const int64_t* keys, int64_t positions, const T* dout, int64_t width,
-                              float* partials, float* dtable) {
+// Where the sum goes after a position: nowhere yet, to a partial sum, or to the token's row.
+enum Destination : int { kToBefore = kFromBefore, kToNext = kGoesOn, kToRow, kGrows };
+
+// Of position i of a run [begin, end) of sorted keys.
+__device__ Destination DestinationAfter(const int64_t* keys, int64_t positions, int64_t begin,
+                                        int64_t end, int64_t i) {
+  const int64_t token = TokenOf(keys[i]);
+  const bool goes_on = i + 1 < positions && TokenOf(keys[i + 1]) == token;
+  if (goes_on && i + 1 < end) {
+    return kGrows;
+  }
+  if (begin > 0 && TokenOf(keys[begin - 1]) == token) {
+    return kToBefore;
+  }
+  return goes_on ? kToNext : kToRow;
+}
+
+// One block per run of kEmbeddingRun sorted positions and part of the columns, of which a thread
+// has a pack. A token that lies wholly in the run is added to its row, the others to the run's
+// partial sums.
+template <typename T, int kPack>
+__global__ void __launch_bounds__(kMostSumThreads)
+    SumRunsKernel(const int64_t* keys, int64_t positions, const T* dout, int64_t width,
+                  float* partials, float* dtable) {
+  constexpr int kAhead = 4;
+  PANTHERA_SHARED_ARRAY(int64_t, run_keys, kEmbeddingRun);
+  PANTHERA_SHARED_ARRAY(Destination, destinations, kEmbeddingRun);
+  using Elements = Pack<T, kPack>;
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kEmbeddingRun;
   const int64_t end = begin + kEmbeddingRun < positions ? begin + kEmbeddingRun : positions;
-  const int64_t before = begin > 0 ? TokenOf(keys[begin - 1]) : -1;
-  const int64_t after = end < positions ? TokenOf(keys[end]) : -1;
-  float* const run_partials = partials + static_cast<int64_t>(blockIdx.x) * 2 * width;
-  for (int64_t c = threadIdx.x; c < width; c += kThreads) {
-    float sum = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t token = TokenOf(keys[i]);
-      sum += static_cast<float>(dout[PositionOf(keys[i]) * width + c]);
-      const int64_t next = i + 1 < end ? TokenOf(keys[i + 1]) : -1;
-      if (token == next) {
+  for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
+    run_keys[i - begin] = keys[i];
+    destinations[i - begin] = DestinationAfter(keys, positions, begin, end, i);
+  }
+  __syncthreads();
+  const int64_t c = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kPack;
+  if (c >= width) {
+    return;
+  }
+  float* const run_partials = partials + static_cast<int64_t>(blockIdx.x) * 2 * width + c;
+  const auto count = static_cast<int>(end - begin);
+  float sum[kPack] = {};
+  for (int first = 0; first < count; first += kAhead) {
+    typename Elements::Memory gradients[kAhead] = {};
+    float rows[kAhead][kPack] = {};
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if (first + u < count) {
+        const int64_t key = run_keys[first + u];
+        gradients[u] = Elements::Fetch(dout + PositionOf(key) * width + c);
+        if (destinations[first + u] == kToRow) {
+          LoadFp32<kPack>(dtable + TokenOf(key) * width + c, rows[u]);
+        }
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if (first + u >= count) {
+        break;
+      }
+      const Elements gradient = Elements::Of(gradients[u]);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        sum[i] += gradient.values[i];
+      }
+      const Destination destination = destinations[first + u];
+      if (destination == kGrows) {
         continue;
       }
-      if (token == before) {
-        run_partials[kFromBefore * width + c] = sum;
-      } else if (i + 1 == end && token == after) {
-        run_partials[kGoesOn * width + c] = sum;
+      if (destination == kToRow) {
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) {
+          sum[i] = rows[u][i] + sum[i];
+        }
+        StoreFp32<kPack>(sum, dtable + TokenOf(run_keys[first + u]) * width + c);
       } else {
-        dtable[token * width + c] += sum;
+        StoreFp32<kPack>(sum, run_partials + destination * width);
       }
-      sum = 0;
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        sum[i] = 0;
+      }
     }
   }
 }
@@ -181,9 +240,15 @@ void EmbeddingBackward(Stream& stream, const Tensor& tokens, const Tensor& dout,
          tokens.data<int32_t>(), positions, keys.data<int64_t>());
   SortKeys(stream, keys);
   const LaunchShape shape{GridOf(CeilDiv(positions, kEmbeddingRun)), dim3(kThreads)};
-  DispatchFloat(dout.dtype(), [&]<typename T>() {
-    Launch(stream, shape, &SumRunsKernel<T>, keys.data<int64_t>(), positions, dout.data<T>(), width,
-           partials.data<float>(), dtable.gradient.data<float>());
+  const bool is_packable = IsPackable(width, dout, partials, dtable.gradient);
+  DispatchPack(dout.dtype(), is_packable, [&]<typename T, int kPack>() {
+    const int64_t packs = width / kPack;
+    const int64_t threads =
+        std::min(RoundUp(packs, int64_t{kWarpThreads}), int64_t{kMostSumThreads});
+    const dim3 grid(shape.grid.x, static_cast<unsigned>(CeilDiv(packs, threads)));
+    Launch(stream, {grid, dim3(static_cast<unsigned>(threads))}, &SumRunsKernel<T, kPack>,
+           keys.data<int64_t>(), positions, dout.data<T>(), width, partials.data<float>(),
+           dtable.gradient.data<float>());
   });
   Launch(stream, shape, &AddRunsKernel, keys.data<int64_t>(), positions, width,
          partials.data<float>(), dtable.gradient.data<float>());
