@@ -1,12 +1,15 @@
 #include "optim/step_verdict.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
 #include "optim/cuda_kernels.h"
 #include "runtime/device/block_sum.cuh"
 #include "runtime/device/launch.cuh"
+#include "runtime/device/shared_memory.cuh"
 
 namespace panthera::cuda {
 namespace {
@@ -40,11 +43,78 @@ __device__ double SumInOrder(int64_t count, const Value& value) {
   return total;
 }
 
-// A warp for each run.
-__global__ void SumBlockRunsKernel(const __grid_constant__ RunBatch batch, double* param_sums) {
+constexpr unsigned kRunThreads = 512;
+constexpr int kTermsOfThread = 8;
+constexpr int kTermsOfChunk = kTermsOfThread * static_cast<int>(kRunThreads);
+
+// The largest power of two of which x is a multiple: infinity of 0, and less than nothing of what
+// is negative.
+__device__ double UnitOf(double x) {
+  if (!(x > 0)) {
+    return x == 0 ? INFINITY : -INFINITY;
+  }
+  const auto bits = std::bit_cast<uint64_t>(x);
+  const bool is_power = (bits & ((uint64_t{1} << 52) - 1)) == 0;
+  return is_power ? x : x - std::bit_cast<double>(bits & (bits - 1));
+}
+
+// Whether numbers that are not negative, multiples of `unit`, and have this sum, rounded or not,
+// add up without rounding in any order: no partial sum exceeds 2^53 units.
+__device__ bool IsExact(double sum, double unit) { return sum <= 0x1p52 * unit; }
+
+// total + value(0) + value(1) + ... by index, for a block of kRunThreads, in every thread. Terms
+// whose sums need no rounding are added side by side, which gives the same bits; others one after
+// the other.
+template <typename Value>
+__device__ double SumOfBlockInOrder(int64_t count, const Value& value) {
+  PANTHERA_SHARED_ARRAY(double, scratch, kMostWarps);
+  PANTHERA_SHARED_ARRAY(double, terms, kTermsOfChunk);
+  double total = 0;
+  for (int64_t begin = 0; begin < count; begin += kTermsOfChunk) {
+    double own[kTermsOfThread];
+    double sum = 0;
+    double unit = INFINITY;
+#pragma unroll
+    for (int k = 0; k < kTermsOfThread; ++k) {
+      const int64_t i = begin + k * int64_t{kRunThreads} + threadIdx.x;
+      own[k] = i < count ? value(i) : 0.0;
+    }
+#pragma unroll
+    for (int k = 0; k < kTermsOfThread; ++k) {
+      const double own_unit = UnitOf(own[k]);
+      sum += own[k];
+      unit = own_unit < unit ? own_unit : unit;
+    }
+    sum = total + BlockSum(sum, scratch);
+    unit = fmin(BlockMin(unit, scratch), UnitOf(total));
+    if (IsExact(sum, unit)) {
+      total = sum;
+      continue;
+    }
+#pragma unroll
+    for (int k = 0; k < kTermsOfThread; ++k) {
+      terms[k * kRunThreads + threadIdx.x] = own[k];
+    }
+    __syncthreads();
+    const int64_t left = count - begin < kTermsOfChunk ? count - begin : kTermsOfChunk;
+    for (int64_t i = 0; i < left; ++i) {
+      total += terms[i];
+    }
+    __syncthreads();
+  }
+  return total;
+}
+
+// A block for each run.
+__global__ void __launch_bounds__(kRunThreads)
+    SumBlockRunsKernel(const __grid_constant__ RunBatch batch, double* param_sums) {
   const BlockRun& run = batch.runs[blockIdx.x];
-  const double sum = SumInOrder(run.num_blocks, [&](int64_t i) {
+  const double sum = SumOfBlockInOrder(run.num_blocks, [&](int64_t i) {
     const int64_t block = run.first_block + i;
+    // Divisions of 64 bits are slow.
+    if (block < run.shard_blocks) {
+      return run.sums[block];
+    }
     return run.sums[block / run.shard_blocks * run.row + block % run.shard_blocks];
   });
   if (threadIdx.x == 0) {
@@ -101,7 +171,7 @@ void SumBlockRuns(Stream& stream, std::span<const BlockRun> runs, Tensor param_s
     const size_t count = std::min(runs.size() - begin, size_t{kMostRuns});
     RunBatch batch{};
     std::copy_n(runs.begin() + static_cast<ptrdiff_t>(begin), count, batch.runs);
-    Launch(stream, {GridOf(static_cast<int64_t>(count)), dim3(kWarpThreads)}, &SumBlockRunsKernel,
+    Launch(stream, {GridOf(static_cast<int64_t>(count)), dim3(kRunThreads)}, &SumBlockRunsKernel,
            batch, param_sums.data<double>());
   }
 }

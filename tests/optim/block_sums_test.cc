@@ -1,6 +1,7 @@
 #include "optim/block_sums.h"
 
 #include <atomic>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -8,7 +9,10 @@
 #include <gtest/gtest.h>
 
 #include "optim/shard_blocks.h"
+#include "runtime/comm/self_communicator.h"
+#include "runtime/math/host_mirror.h"
 #include "tests/optim/small_model.h"
+#include "tests/support/devices.h"
 #include "tests/support/rank_harness.h"
 
 namespace panthera {
@@ -79,6 +83,55 @@ TEST(BlockSumsTest, AddInIndexOrderForEveryNumberOfRanks) {
         EXPECT_EQ(sums.param_sums().data<double>()[i], expected) << store.spec(id).name;
       }
     });
+  }
+}
+
+// More blocks than a GPU adds at a time, whose sums need no rounding, or do in part of them, or
+// depend on the order because of one that dwarfs the others.
+double Fraction(int64_t number) { return static_cast<double>(number * 7919 % 1000) * 0x1p-20; }
+double Rounded(int64_t number) { return BlockValue(number); }
+double RoundedInTheMiddle(int64_t number) {
+  return number > 3000 && number < 5000 ? BlockValue(number) : Fraction(number);
+}
+double OneDwarfsTheOthers(int64_t number) { return number == 5000 ? 0x1p43 : Fraction(number); }
+double OneIsInfinite(int64_t number) {
+  return number == 5000 ? std::numeric_limits<double>::infinity() : Fraction(number);
+}
+double SomeAreNegative(int64_t number) {
+  return number % 3 == 0 ? -BlockValue(number) : BlockValue(number);
+}
+
+using BlockSumsOnDeviceTest = ::testing::TestWithParam<Device>;
+INSTANTIATE_TEST_SUITE_P(Devices, BlockSumsOnDeviceTest,
+                         ::testing::ValuesIn(testing::ComputeDevices()), testing::DeviceName);
+
+TEST_P(BlockSumsOnDeviceTest, HaveTheBitsOfAddingInIndexOrder) {
+  constexpr int64_t kBlocks = 9001;
+  constexpr int64_t kWidth = 8;
+  MemoryLedger ledger;
+  SelfCommunicator self;
+  Context ctx(GetParam(), ledger, 0);
+  ParameterStore store;
+  const GroupId table = store.AddGroup("table", GroupKind::kSharded);
+  store.Add(table, {.name = "table",
+                    .shape = {kBlocks, kWidth},
+                    .kind = ParamKind::kEmbedding,
+                    .init_mean = 0,
+                    .init_deviation = 0.02});
+  store.Allocate(ctx.device(), ledger, self, WeightStorage::kFp32);
+  BlockSums sums(ctx, store, self, "sums", [](GroupId) { return true; });
+  for (double (*const value)(int64_t) : {&Fraction, &Rounded, &RoundedInTheMiddle,
+                                         &OneDwarfsTheOthers, &OneIsInfinite, &SomeAreNegative}) {
+    std::vector<double> blocks;
+    double expected = 0;
+    for (int64_t b = 0; b < kBlocks; ++b) {
+      blocks.push_back(value(b));
+      expected += blocks.back();
+    }
+    Copy(ctx.compute(), Tensor(blocks.data(), {kBlocks}, DType::kF64, Device{}), sums.local(table));
+    sums.Gather(self, ctx.compute());
+    sums.SumParams(ctx.compute());
+    EXPECT_EQ(ReadToHost<double>(ctx, sums.param_sums()).front(), expected);
   }
 }
 
