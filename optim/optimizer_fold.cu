@@ -119,11 +119,71 @@ __global__ void SumSquaresKernel(const __grid_constant__ SegmentBatch batch, con
   }
 }
 
-template <WeightStorage kStorage>
+// The sum of squares of `count` values as SumTerms takes it, by a team of kLanes / kPack threads:
+// each has kPack neighbouring lanes. `load(i, values)` sets kPack values that begin at i, of which
+// those from `count` on do not count. All threads of the warp must call it.
+template <int kPack, typename Load>
+__device__ double SumSquaresOfPacks(int64_t count, const Load& load) {
+  constexpr int kTeam = kLanes / kPack;
+  constexpr int kAhead = 8;
+  const int64_t member = threadIdx.x % kTeam;
+  // All teams of a warp must come to each collective.
+  auto rounds = static_cast<int>(CeilDiv(count, kSumBlock));
+  for (int distance = kTeam; distance < kWarpThreads; distance *= 2) {
+    const int other = __shfl_xor_sync(kWholeWarp, rounds, distance);
+    rounds = rounds > other ? rounds : other;
+  }
+  double total = 0;
+  for (int64_t round = 0; round < rounds; ++round) {
+    const int64_t begin = round * kSumBlock;
+    const int64_t end = begin + kSumBlock < count ? begin + kSumBlock : count;
+    float sums[kPack] = {};
+    int64_t first = begin + member * kPack;
+    for (; first + (kAhead - 1) * kLanes + kPack <= end; first += kAhead * kLanes) {
+      float values[kAhead][kPack];
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        load(first + u * kLanes, values[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) {
+          sums[i] += values[u][i] * values[u][i];
+        }
+      }
+    }
+    for (; first < end; first += kLanes) {
+      float values[kPack];
+      load(first, values);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        if (first + i < end) {
+          sums[i] += values[i] * values[i];
+        }
+      }
+    }
+#pragma unroll
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < kPack && i < half; ++i) {
+        sums[i] += half < kPack ? sums[(i + half) % kPack]
+                                : __shfl_down_sync(kWholeWarp, sums[i],
+                                                   static_cast<unsigned>(half / kPack), kTeam);
+      }
+    }
+    total += static_cast<double>(sums[0]);
+  }
+  return total;
+}
+
+template <int kPack, WeightStorage kStorage>
 __global__ void SumWeightSquaresKernel(const __grid_constant__ SegmentBatch batch,
                                        WeightPointers weights, const int32_t* shrinks, double ratio,
                                        double* squares) {
-  const int64_t index = BlockOfThread(batch);
+  constexpr int kTeam = kLanes / kPack;
+  const int64_t index =
+      batch.first_block + (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kTeam;
   const KernelBlock block = BlockOrNone(batch, index);
   float factor = 1;
   float centre = 0;
@@ -131,18 +191,16 @@ __global__ void SumWeightSquaresKernel(const __grid_constant__ SegmentBatch batc
     factor = ShrinkFactor(ratio, shrinks[block.segment->param]);
     centre = block.segment->kind == ParamKind::kGain ? 1.0F : 0.0F;
   }
-  const double sum = SumOverLanes(
-      block.elements,
-      [&](int64_t i) {
-        float theta[1];
-        ReadWeightPack<kStorage, 1>(weights, block.shard_begin + i, theta);
-        return theta[0];
-      },
-      [&](int64_t, float theta) {
-        const float shrunk = factor != 1 ? ShrinkTowards(centre, factor, theta) : theta;
-        return shrunk * shrunk;
-      });
-  if (block.segment != nullptr && LaneOfThread() == 0) {
+  const double sum = SumSquaresOfPacks<kPack>(block.elements, [&](int64_t i, float(&theta)[kPack]) {
+    ReadWeightPack<kStorage, kPack>(weights, block.shard_begin + i, theta);
+    if (factor != 1) {
+#pragma unroll
+      for (float& value : theta) {
+        value = ShrinkTowards(centre, factor, value);
+      }
+    }
+  });
+  if (block.segment != nullptr && threadIdx.x % kTeam == 0) {
     squares[index] = sum;
   }
 }
@@ -204,8 +262,20 @@ void SumWeightSquares(Stream& stream, const ParameterStore& store, GroupId group
   const WeightShard shard = store.shard(group);
   ForEachSegmentBatch(store, group, NoRule, [&](const SegmentBatch& batch) {
     DispatchStorage(shard.storage, [&]<WeightStorage kStorage>() {
-      Launch(stream, ShapeFor(batch), &SumWeightSquaresKernel<kStorage>, batch, PointersTo(shard),
-             DataOrNull<int32_t>(shrinks), ratio, squares.data<double>());
+      const auto launch = [&](auto pack) {
+        constexpr int kPack = decltype(pack)::value;
+        const int64_t blocks_of_grid = int64_t{kThreads} * kPack / kLanes;
+        Launch(stream, {GridOf(CeilDiv(batch.num_blocks, blocks_of_grid)), dim3(kThreads)},
+               &SumWeightSquaresKernel<kPack, kStorage>, batch, PointersTo(shard),
+               DataOrNull<int32_t>(shrinks), ratio, squares.data<double>());
+      };
+      // Blocks begin at multiples of block_elements.
+      constexpr int kPack = 4;
+      if (batch.block_elements % kPack == 0) {
+        launch(std::integral_constant<int, kPack>());
+      } else {
+        launch(std::integral_constant<int, 1>());
+      }
     });
   });
 }

@@ -1,6 +1,5 @@
-// Kernels that update weights, one thread block for each sum block: every thread takes packs of
-// elements, and a pack's random bits are one draw.
-#include <algorithm>
+// Kernels that update weights, one warp for each sum block: every thread takes packs of elements,
+// whose random bits are whole draws.
 #include <cstdint>
 
 #include "optim/optimizer.h"
@@ -9,12 +8,13 @@
 #include "optim/weight_access.cuh"
 #include "runtime/device/block_sum.cuh"
 #include "runtime/device/launch.cuh"
-#include "runtime/device/shared_memory.cuh"
 
 namespace panthera::cuda {
 namespace {
 
-constexpr int kPackElements = static_cast<int>(kWordsPerDraw);
+constexpr unsigned kThreads = 128;
+constexpr int64_t kWarps = kThreads / kWarpThreads;
+constexpr int kPackElements = 2 * static_cast<int>(kWordsPerDraw);
 
 template <typename T, int kPack>
 __device__ void LoadFloats(const T* memory, int64_t first, float (&out)[kPack]) {
@@ -85,16 +85,12 @@ struct TigerRule {
     factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
     centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
     decay = segment.decay;
-    // Roots in double are slow: one thread takes them.
-    PANTHERA_SHARED_ARRAY(float, shared_rate, 1);
-    if (threadIdx.x == 0) {
+    if (moves) {
       const bool by_row = segment.kind == ParamKind::kEmbedding;
-      shared_rate[0] = TigerRate(segment.kind, learning_rate,
-                                 by_row ? row_squares[index] : param_sums[segment.param],
-                                 by_row ? block.elements : segment.param_elements);
+      rate = TigerRate(segment.kind, learning_rate,
+                       by_row ? row_squares[index] : param_sums[segment.param],
+                       by_row ? block.elements : segment.param_elements);
     }
-    __syncthreads();
-    rate = shared_rate[0];
     return folds || changes_weights();
   }
 
@@ -114,12 +110,16 @@ struct TigerRule {
       // Rounding keeps the sign, and no number that is not flushed becomes 0.
       StoreStates<State, kPack>(direction, momentum, first);
     }
+    // Two loops, so that what is not done is jumped over and not merely discarded.
+    if (factor != 1) {
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      if (factor != 1) {
+      for (int i = 0; i < kPack; ++i) {
         theta[i] = ShrinkTowards(centre, factor, theta[i]);
       }
-      if (moves) {
+    }
+    if (moves) {
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
         theta[i] = SignStep(rate, decay, direction[i], theta[i]);
       }
     }
@@ -134,11 +134,13 @@ struct LionRule {
   LionFactors factors;
   LazyRows lazy_rows;
   float decay = 0;
+  float gradient_scale = 1;
   bool moves = true;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
                         const BlockPart& part) {
     decay = segment.decay;
+    gradient_scale = ScaleOrOne(scale);
     moves = !part.is_unseen;
     return !part.is_left_out && (moves || lazy_rows != LazyRows::kChangeAndState);
   }
@@ -153,7 +155,7 @@ struct LionRule {
     LoadFloats<State, kPack>(momentum, first, m);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      LionStep(factors, decay, ScaleOrOne(scale) * g[i], m[i], theta[i]);
+      LionStep(factors, decay, gradient_scale * g[i], m[i], theta[i]);
     }
     StoreStates<State, kPack>(m, momentum, first);
   }
@@ -169,6 +171,7 @@ struct AdamWRule {
   const int32_t* shrinks;  // may be null
   double shrink_ratio;
   float decay = 0;
+  float gradient_scale = 1;
   float factor = 1;
   float centre = 0;
   bool moves = true;
@@ -176,6 +179,7 @@ struct AdamWRule {
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
                         const BlockPart& part) {
     decay = segment.decay;
+    gradient_scale = ScaleOrOne(scale);
     moves = !part.is_left_out;
     factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
     centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
@@ -203,7 +207,7 @@ struct AdamWRule {
     LoadFloats<float, kPack>(moment2, first, m2);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      AdamWStep(factors, decay, ScaleOrOne(scale) * g[i], m1[i], m2[i], theta[i]);
+      AdamWStep(factors, decay, gradient_scale * g[i], m1[i], m2[i], theta[i]);
     }
     StoreStates<State, kPack>(m1, moment1, first);
     StoreStates<float, kPack>(m2, moment2, first);
@@ -223,10 +227,15 @@ __device__ void UpdatePack(const WeightPointers& weights, Rule& rule, const Kern
 }
 
 template <int kPack, WeightStorage kStorage, typename Rule>
-__global__ void UpdateKernel(const __grid_constant__ SegmentBatch batch, WeightPointers weights,
-                             Rule rule, const uint8_t* left_out, const uint8_t* rows,
-                             uint64_t rounding_stream) {
-  const int64_t index = batch.first_block + blockIdx.x;
+__global__ void __launch_bounds__(kThreads, 7)
+    UpdateKernel(const __grid_constant__ SegmentBatch batch, WeightPointers weights, Rule rule,
+                 const uint8_t* left_out, const uint8_t* rows, uint64_t rounding_stream) {
+  const int64_t lane = threadIdx.x % kWarpThreads;
+  const int64_t number = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpThreads;
+  if (number >= batch.num_blocks) {
+    return;
+  }
+  const int64_t index = batch.first_block + number;
   const KernelBlock block = FindBlock(batch, index);
   if (block.segment == nullptr) {
     return;
@@ -236,13 +245,12 @@ __global__ void UpdateKernel(const __grid_constant__ SegmentBatch batch, WeightP
     return;
   }
   const RoundingBits bits = {block.segment->rounding_key, rounding_stream};
-  const int64_t step = static_cast<int64_t>(blockDim.x) * kPack;
   const int64_t whole = block.elements / kPack * kPack;
-  for (int64_t i = static_cast<int64_t>(threadIdx.x) * kPack; i < whole; i += step) {
+  for (int64_t i = lane * kPack; i < whole; i += int64_t{kWarpThreads} * kPack) {
     UpdatePack<kPack, kStorage>(weights, rule, block, i, bits);
   }
   // What does not fill a pack; what follows it is padding, which is never written.
-  for (int64_t i = whole + threadIdx.x; i < block.elements; i += blockDim.x) {
+  for (int64_t i = whole + lane; i < block.elements; i += kWarpThreads) {
     UpdatePack<1, kStorage>(weights, rule, block, i, bits);
   }
 }
@@ -257,10 +265,7 @@ void Update(Stream& stream, const ParameterStore& store, GroupId group, const Ru
     DispatchStorage(shard.storage, [&]<WeightStorage kStorage>() {
       const auto launch = [&](auto pack) {
         constexpr int kPack = decltype(pack)::value;
-        const int64_t packs = CeilDiv(batch.block_elements, int64_t{kPack});
-        const auto threads = static_cast<unsigned>(
-            std::clamp<int64_t>(RoundUp(packs, kWarpThreads), kWarpThreads, 256));
-        Launch(stream, {GridOf(batch.num_blocks), dim3(threads)},
+        Launch(stream, {GridOf(CeilDiv(batch.num_blocks, kWarps)), dim3(kThreads)},
                &UpdateKernel<kPack, kStorage, Rule>, batch, PointersTo(shard), rule,
                DataOrNull<uint8_t>(input.left_out), DataOrNull<uint8_t>(input.rows),
                rounding_stream);
