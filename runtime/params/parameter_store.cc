@@ -69,7 +69,9 @@ void ParameterStore::LayOut(Group& group, int ranks, int rank) {
   const int64_t shard_first = shard_index * layout.shard_elements;
   for (const ParamId id : layout.params) {
     const int64_t begin = offset(id);
-    if (const auto segment = Intersect(id, begin, begin + spec(id).shape.elements(), shard_first,
+    const int64_t elements = spec(id).shape.elements();
+    group.group_segments.push_back({id, 0, begin, elements});
+    if (const auto segment = Intersect(id, begin, begin + elements, shard_first,
                                        shard_first + layout.shard_elements)) {
       group.segments.push_back(*segment);
     }
@@ -77,9 +79,10 @@ void ParameterStore::LayOut(Group& group, int ranks, int rank) {
 }
 
 void ParameterStore::Allocate(Device device, MemoryLedger& ledger, Communicator& data_parallel,
-                              WeightStorage storage) {
+                              WeightStorage storage, LowBits low_bits) {
   CHECK_EQ(ranks_, 0) << "Allocate is called once";
   storage_ = storage;
+  low_bits_ = low_bits;
   rank_ = data_parallel.rank();
   ranks_ = data_parallel.size();
   updated_.emplace(device);
@@ -92,13 +95,24 @@ void ParameterStore::Allocate(Device device, MemoryLedger& ledger, Communicator&
     group.values = data_parallel.Allocate(device, ledger, MemoryCategory::kWeights, "weights",
                                           layout.elements * SizeOf(layout.value_dtype));
     if (sharded && storage == WeightStorage::kBf16Plus8) {
-      group.low_bits = Buffer(device, ledger, MemoryCategory::kOptimizerState, "low bits",
-                              layout.shard_elements);
+      AllocateLowBits(device, ledger, data_parallel, group);
     }
     if (sharded && storage == WeightStorage::kBf16PlusFp32) {
       group.master = Buffer(device, ledger, MemoryCategory::kOptimizerState, "master weights",
                             layout.shard_elements * SizeOf(DType::kF32));
     }
+  }
+}
+
+void ParameterStore::AllocateLowBits(Device device, MemoryLedger& ledger,
+                                     Communicator& data_parallel, Group& group) const {
+  constexpr MemoryCategory kCategory = MemoryCategory::kOptimizerState;
+  constexpr char kName[] = "low bits";
+  if (low_bits_ == LowBits::kReplicated) {
+    group.low_bits =
+        data_parallel.Allocate(device, ledger, kCategory, kName, group.layout.elements);
+  } else {
+    group.low_bits = Buffer(device, ledger, kCategory, kName, group.layout.shard_elements);
   }
 }
 
@@ -159,7 +173,9 @@ WeightShard ParameterStore::shard(GroupId id) const {
   shard.storage = sharded ? storage_ : WeightStorage::kFp32;
   shard.values = group_values(id).Slice(row, row + 1).Reshape(shape);
   if (shard.storage == WeightStorage::kBf16Plus8) {
-    shard.remainder = group.low_bits.View(shape, DType::kU8);
+    const bool replicated = low_bits_ == LowBits::kReplicated;
+    shard.remainder =
+        group.low_bits.View(shape, DType::kU8, replicated ? row * shape.elements() : 0);
   }
   if (shard.storage == WeightStorage::kBf16PlusFp32) {
     shard.master = group.master.View(shape, DType::kF32);
@@ -167,18 +183,49 @@ WeightShard ParameterStore::shard(GroupId id) const {
   return shard;
 }
 
+WeightShard ParameterStore::group_weights(GroupId id) const {
+  const Group& group = this->group(id);
+  const Shape shape = {group.layout.elements};
+  WeightShard whole;
+  whole.storage = shard(id).storage;
+  whole.values = group_values(id).Reshape(shape);
+  if (whole.storage == WeightStorage::kBf16Plus8 && low_bits_ == LowBits::kReplicated) {
+    whole.remainder = group.low_bits.View(shape, DType::kU8);
+  }
+  return whole;
+}
+
 void ParameterStore::Publish(Communicator& data_parallel, Stream& compute, Stream& exchange) {
-  CHECK_EQ(data_parallel.size(), ranks_);
-  CHECK_EQ(data_parallel.rank(), rank_);
-  updated_->Record(compute);
-  exchange.WaitFor(*updated_);
+  FollowUpdate(compute, exchange);
   for (int i = 0; i < num_groups(); ++i) {
-    const GroupId id{i};
-    if (layout(id).kind == GroupKind::kSharded) {
-      data_parallel.AllGather(shard(id).values, group_values(id), exchange);
-      published_[static_cast<size_t>(i)].Record(exchange);
+    if (layout(GroupId{i}).kind == GroupKind::kSharded) {
+      PublishGroup(GroupId{i}, data_parallel, exchange);
     }
   }
+}
+
+void ParameterStore::PublishGroup(GroupId id, Communicator& data_parallel, Stream& exchange) {
+  CHECK_EQ(data_parallel.size(), ranks_);
+  CHECK_EQ(data_parallel.rank(), rank_);
+  CHECK(layout(id).kind == GroupKind::kSharded) << layout(id).name;
+  const WeightShard own = shard(id);
+  const WeightShard whole = group_weights(id);
+  const Shape by_rank = group_values(id).shape();
+  data_parallel.AllGather(own.values, whole.values.Reshape(by_rank), exchange);
+  if (whole.remainder.has_value()) {
+    data_parallel.AllGather(*own.remainder, whole.remainder->Reshape(by_rank), exchange);
+  }
+  MarkPublished(id, exchange);
+}
+
+void ParameterStore::FollowUpdate(Stream& compute, Stream& exchange) {
+  updated_->Record(compute);
+  exchange.WaitFor(*updated_);
+}
+
+void ParameterStore::MarkPublished(GroupId id, Stream& exchange) {
+  CHECK_GE(id.index, 0);
+  published_.at(static_cast<size_t>(id.index)).Record(exchange);
 }
 
 void ParameterStore::AwaitPublished(GroupId id, Stream& reader) const {

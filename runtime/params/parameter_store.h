@@ -92,9 +92,10 @@ class ParameterStore {
   ParamId Add(GroupId group, ParamSpec spec);
 
   // Lays out and allocates all groups (zeroed) for the given data-parallel communicator. Layers
-  // read fp32 values with WeightStorage::kFp32 and bf16 values with the others.
+  // read fp32 values with WeightStorage::kFp32 and bf16 values with the others. `low_bits` matters
+  // with kBf16Plus8 only.
   void Allocate(Device device, MemoryLedger& ledger, Communicator& data_parallel,
-                WeightStorage storage);
+                WeightStorage storage, LowBits low_bits = LowBits::kSharded);
 
   int num_params() const { return static_cast<int>(params_.size()); }
   int num_groups() const { return static_cast<int>(groups_.size()); }
@@ -109,6 +110,10 @@ class ParameterStore {
   int64_t offset(ParamId id) const { return param(id).offset; }
   // What of which parameters this rank's shard holds, in order; padding is in no segment.
   const std::vector<ShardSegment>& segments(GroupId id) const { return group(id).segments; }
+  // The same of the whole flat group, as if it were one shard.
+  const std::vector<ShardSegment>& group_segments(GroupId id) const {
+    return group(id).group_segments;
+  }
 
   // A parameter as layers read it: full, logical shape, the group's value_dtype.
   Tensor value(ParamId id) const;
@@ -120,11 +125,21 @@ class ParameterStore {
   Tensor group_values(GroupId id) const;
   // This rank's part with all the precision there is: what the optimizer updates.
   WeightShard shard(GroupId id) const;
+  // The whole flat group, [elements], with what every rank has of all shards: the values, and the
+  // low bits if they are replicated.
+  WeightShard group_weights(GroupId id) const;
 
-  // Brings the updated shards of all ranks into every rank's values: one all-gather per sharded
-  // group, in order, enqueued on `exchange` behind the work that `compute` has so far. May block on
-  // the peers.
+  // Brings the updated shards of all ranks to every rank, values and replicated low bits: an
+  // all-gather of either per sharded group, in order, enqueued on `exchange` behind the work that
+  // `compute` has so far. May block on the peers.
   void Publish(Communicator& data_parallel, Stream& compute, Stream& exchange);
+  // What Publish consists of, for who brings some groups to other ranks in another way. Work
+  // enqueued on `exchange` from now on follows the work that `compute` has so far.
+  void FollowUpdate(Stream& compute, Stream& exchange);
+  // Publishes one sharded group.
+  void PublishGroup(GroupId id, Communicator& data_parallel, Stream& exchange);
+  // The group has come to this rank with the work that `exchange` has so far.
+  void MarkPublished(GroupId id, Stream& exchange);
   // Work enqueued on `reader` from now on waits until the group's values have come. Whoever reads
   // values of a sharded group calls it before, on the stream on which it reads.
   void AwaitPublished(GroupId id, Stream& reader) const;
@@ -138,18 +153,22 @@ class ParameterStore {
   struct Group {
     GroupLayout layout;
     std::vector<ShardSegment> segments;
+    std::vector<ShardSegment> group_segments;
     Buffer values;
-    Buffer low_bits;
+    Buffer low_bits;  // of the shard, or of the group
     Buffer master;
   };
 
   const Param& param(ParamId id) const;
   const Group& group(GroupId id) const;
   void LayOut(Group& group, int ranks, int rank);
+  void AllocateLowBits(Device device, MemoryLedger& ledger, Communicator& data_parallel,
+                       Group& group) const;
 
   std::vector<Param> params_;
   std::vector<Group> groups_;
   WeightStorage storage_ = WeightStorage::kFp32;
+  LowBits low_bits_ = LowBits::kSharded;
   int rank_ = 0;
   int ranks_ = 0;  // 0 until allocated
   std::optional<Event> updated_;

@@ -21,6 +21,12 @@ struct EnumNames<WeightStorage> {
   static constexpr const char* kNames[] = {"fp32", "bf16+8", "bf16", "bf16+fp32"};
 };
 
+// Where the low bits of kBf16Plus8 are kept.
+enum class LowBits : uint8_t {
+  kSharded,     // each rank has those of its shard
+  kReplicated,  // each rank has all, so that it can repeat what others do to their shards
+};
+
 // The dtype of the values that layers read.
 constexpr DType ValueDType(WeightStorage storage) {
   return storage == WeightStorage::kFp32 ? DType::kF32 : DType::kBF16;

@@ -222,6 +222,43 @@ TEST_P(PublishTest, BringsAllShardsToAllRanks) {
   }
 }
 
+// Each rank rounds other values to 16 bits of significand, in its own shard.
+TEST(PublishLowBitsTest, BringsThoseThatAreReplicatedToAllRanks) {
+  for (const int ranks : {1, 2, 3, 5}) {
+    RunRanks(ranks, [&](RankWorld& world) {
+      ParameterStore store;
+      const TestGroups groups = AddParameters(store);
+      store.Allocate(Device{}, world.ledger(), world.communicator(), WeightStorage::kBf16Plus8,
+                     LowBits::kReplicated);
+      // Sixteen bits of significand, of which a bf16 has eight.
+      const auto value_of = [](ParamId id, int64_t i) {
+        return 1 + static_cast<float>((id.index * 131 + i * 7) % 32768) / 32768;
+      };
+      for (const GroupId group : {groups.table, groups.block}) {
+        for (const ShardSegment& segment : store.segments(group)) {
+          for (int64_t i = 0; i < segment.elements; ++i) {
+            const float value = value_of(segment.param, segment.param_begin + i);
+            WriteWeightsToNearest(store.shard(group), segment.shard_begin + i, 1, &value);
+          }
+        }
+      }
+      store.Publish(world.communicator(), world.stream(), world.stream());
+      for (const GroupId group : {groups.table, groups.block}) {
+        for (const ShardSegment& segment : store.group_segments(group)) {
+          EXPECT_EQ(segment.elements, store.spec(segment.param).shape.elements());
+          std::vector<float> read(static_cast<size_t>(segment.elements));
+          ReadWeights(store.group_weights(group), segment.shard_begin, segment.elements,
+                      read.data());
+          for (int64_t i = 0; i < segment.elements; ++i) {
+            ASSERT_EQ(read[static_cast<size_t>(i)], value_of(segment.param, i))
+                << store.spec(segment.param).name << " rank " << world.rank();
+          }
+        }
+      }
+    });
+  }
+}
+
 // The update and the reader are on streams of their own, which nobody else waits for.
 TEST(PublishOnAGpuTest, FollowsTheUpdateAndItsReaderFollowsIt) {
   const std::vector<Device> gpus = testing::Gpus();
@@ -260,20 +297,23 @@ TEST(ParameterStoreTest, LedgerHoldsTheDocumentedBytes) {
     WeightStorage storage;
     int64_t value_bytes;
     int64_t state_bytes;
+    LowBits low_bits = LowBits::kSharded;
+    int64_t state_ranks = 4;  // among which state is divided
   };
-  for (const Case& c :
-       {Case{WeightStorage::kFp32, 4, 0}, Case{WeightStorage::kBf16Plus8, 2, 1},
-        Case{WeightStorage::kBf16, 2, 0}, Case{WeightStorage::kBf16PlusFp32, 2, 4}}) {
+  for (const Case& c : {Case{WeightStorage::kFp32, 4, 0}, Case{WeightStorage::kBf16Plus8, 2, 1},
+                        Case{WeightStorage::kBf16, 2, 0}, Case{WeightStorage::kBf16PlusFp32, 2, 4},
+                        Case{WeightStorage::kBf16Plus8, 2, 1, LowBits::kReplicated, 1}}) {
     MemoryLedger ledger;
     PlanCommunicator comm(1, 4);
     ParameterStore store;
     const TestGroups groups = AddParameters(store);
-    store.Allocate(kMeta, ledger, comm, c.storage);
+    store.Allocate(kMeta, ledger, comm, c.storage, c.low_bits);
     const int64_t sharded =
         store.layout(groups.table).elements + store.layout(groups.block).elements;
     EXPECT_EQ(ledger.bytes(MemoryCategory::kWeights),
               c.value_bytes * sharded + 4 * store.layout(groups.vectors).elements);
-    EXPECT_EQ(ledger.bytes(MemoryCategory::kOptimizerState), c.state_bytes * sharded / 4);
+    EXPECT_EQ(ledger.bytes(MemoryCategory::kOptimizerState),
+              c.state_bytes * sharded / c.state_ranks);
   }
 }
 
