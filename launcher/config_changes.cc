@@ -27,6 +27,7 @@ constexpr std::string_view kMayChange[] = {
     "optim.lazy_rows",
     "optim.learning_rate",
     "optim.nonfinite",
+    "optim.publish",
     "optim.shrink_ratio",
     "optim.skip_budget",
     "optim.table_learning_rate",

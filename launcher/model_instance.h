@@ -18,7 +18,7 @@ class ModelInstance {
   // Allocates the parameters (zeroed) on the context's device. The ledger of `context` and the
   // communicator must outlive the instance.
   ModelInstance(const ModelOptions& options, WeightStorage storage, Communicator& data_parallel,
-                std::unique_ptr<Context> context);
+                std::unique_ptr<Context> context, LowBits low_bits = LowBits::kSharded);
 
   Context& context() { return *context_; }
   ParameterStore& params() { return params_; }

@@ -50,10 +50,7 @@ absl::StatusOr<StepResult> Trainer::TrainStep(int64_t step, const DataLoader* da
                     .shrinks = gradients_.shrinks(),
                     .rows = seen_rows_.rows(),
                     .rounding_key = static_cast<uint64_t>(options_.train.seed)});
-  {
-    const OpTimer timer(ctx, {Op::kPublish}, {});
-    params.Publish(*world_.data_parallel, ctx.compute(), ctx.exchange());
-  }
+  optimizer_->Publish(ctx);
   ASSIGN_OR_RETURN(const StepReport report, gradients_.Report());
   return StepResult{report, LearningRate(options_.optim.learning_rate, step)};
 }
@@ -62,7 +59,8 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
     : options_(options),
       world_(world),
       micro_steps_(*CountMicroSteps(options.train, world.mesh.data_size)),
-      instance_(options.model, options.optim.weights, *world.data_parallel, std::move(context)),
+      instance_(options.model, options.optim.weights, *world.data_parallel, std::move(context),
+                options.optim.low_bits()),
       optimizer_(CreateOptimizer(options.optim, instance_.context(), instance_.params(),
                                  *world.data_parallel)),
       gradients_(options.optim, instance_.context(), instance_.params(), *world.data_parallel,

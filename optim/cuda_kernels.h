@@ -16,6 +16,8 @@
 namespace panthera {
 
 struct AdamWFactors;
+struct DirectionMessage;
+struct DirectionReplay;
 struct FoldInput;
 struct LionFactors;
 struct StepInput;
@@ -85,6 +87,21 @@ void UpdateLion(Stream& stream, const ParameterStore& store, GroupId group, cons
 void UpdateAdamW(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
                  const Tensor& moment1, const Tensor& moment2, const AdamWFactors& factors,
                  const StepInput& input, double shrink_ratio, RuleOf rule);
+
+// direction.cu
+
+// Tiger's and Lion's steps of one group as a message (direction_exchange.h) instead of new weights;
+// state is updated as by UpdateTiger and UpdateLion. Rates are written for each block where
+// `update` has row_squares.
+void DecideTiger(Stream& stream, const ParameterStore& store, GroupId group,
+                 const TigerUpdate& update, const StepInput& input,
+                 const DirectionMessage& message);
+void DecideLion(Stream& stream, const ParameterStore& store, GroupId group, const Tensor& gradient,
+                const Tensor& momentum, const LionFactors& factors, const StepInput& input,
+                LazyRows lazy_rows, const DirectionMessage& message);
+// ReplayDirections of direction_exchange.h.
+void ApplyDirections(Stream& stream, const ParameterStore& store, GroupId group,
+                     const DirectionReplay& replay, RuleOf rule);
 
 // seen_rows.cu
 

@@ -35,6 +35,17 @@ void UpdateAdamW(Stream&, const ParameterStore&, GroupId, const Tensor&, const T
                  const Tensor&, const AdamWFactors&, const StepInput&, double, RuleOf) {
   Absent();
 }
+void DecideTiger(Stream&, const ParameterStore&, GroupId, const TigerUpdate&, const StepInput&,
+                 const DirectionMessage&) {
+  Absent();
+}
+void DecideLion(Stream&, const ParameterStore&, GroupId, const Tensor&, const Tensor&,
+                const LionFactors&, const StepInput&, LazyRows, const DirectionMessage&) {
+  Absent();
+}
+void ApplyDirections(Stream&, const ParameterStore&, GroupId, const DirectionReplay&, RuleOf) {
+  Absent();
+}
 void MarkRows(Stream&, const Tensor&, Tensor) { Absent(); }
 void MergeRows(Stream&, const Tensor&, Tensor) { Absent(); }
 void SumBlockRuns(Stream&, std::span<const BlockRun>, Tensor) { Absent(); }

@@ -1,7 +1,9 @@
 #include "optim/lion.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "optim/direction_codes.h"
 #include "optim/shard_blocks.h"
 #include "optim/update_rules.h"
 #include "runtime/base/simd.h"
@@ -19,13 +21,23 @@ PANTHERA_SIMD void LionRow(const LionFactors& factors, float scale, float decay,
   }
 }
 
+PANTHERA_SIMD void DirectionRow(const LionFactors& factors, float scale, const float* gradient,
+                                int64_t count, float* momentum, float* direction) {
+  const LionFactors f = factors;
+  for (int64_t i = 0; i < count; ++i) {
+    direction[i] = LionDirection(f, scale * gradient[i], momentum[i]);
+  }
+}
+
 }  // namespace
 
 Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
            Communicator& data_parallel, std::vector<GroupId> groups)
     : Optimizer(options, store, data_parallel, std::move(groups)),
       momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
-                StateDType(options.momentum)) {}
+                StateDType(options.momentum)) {
+  PrepareDirections(ctx, [](GroupId) { return RateUnit::kTensor; });
+}
 
 void Lion::Step(Context& ctx, const StepInput& input) {
   const OpTimer timer(ctx, {Op::kUpdate}, {.bytes = 2 * (WeightBytes() + StateBytes())});
@@ -36,6 +48,11 @@ void Lion::Step(Context& ctx, const StepInput& input) {
       static_cast<float>(input.learning_rate)};
   for (const GroupId group : groups()) {
     const Tensor& gradients = gradient(group, input);
+    if (sends_directions(group)) {
+      Decide(ctx, group, gradients, factors, input);
+      ApplyDirections(ctx, group, input);
+      continue;
+    }
     if (ctx.device().is_meta()) {
       continue;
     }
@@ -67,6 +84,45 @@ void Lion::Step(Context& ctx, const StepInput& input) {
       });
     });
   }
+}
+
+void Lion::Decide(Context& ctx, GroupId group, const Tensor& gradients, const LionFactors& factors,
+                  const StepInput& input) {
+  if (ctx.device().is_meta()) {
+    return;
+  }
+  const DirectionMessage message = directions(ctx, group);
+  const Tensor& state = momentum_.shard(group);
+  if (ctx.device().is_cuda()) {
+    cuda::DecideLion(ctx.compute(), store(), group, gradients, state, factors, input,
+                     options().lazy_rows, message);
+    return;
+  }
+  std::fill_n(message.factors.data<float>(), message.factors.elements(), 1.0F);
+  std::fill_n(message.rates.data<float>(), message.rates.elements(), factors.rate);
+  ForEachBlock(store(), group, [&](const ShardBlock& block) {
+    uint8_t* codes = message.codes_of(block.index);
+    const bool left_out = IsLeftOut(input.left_out, block.param);
+    const bool unseen = IsUnseen(block, input);
+    if (left_out || unseen) {
+      PackRests(block.elements, codes);
+    }
+    if (left_out || (unseen && keeps_unseen_state())) {
+      return;
+    }
+    float momentum[kChunkElements];
+    float direction[kChunkElements];
+    ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
+      const int64_t begin = block.shard_begin + offset;
+      LoadRow(state, begin, count, momentum);
+      DirectionRow(factors, ScaleOf(input.gradient_scale), gradients.data<float>() + begin, count,
+                   momentum, direction);
+      StoreState(state, begin, count, momentum);
+      if (!unseen) {
+        PackDirections(direction, count, codes + offset / kCodesPerByte);
+      }
+    });
+  });
 }
 
 void Lion::ForEachState(StateVisitor visit) const { momentum_.ForEach(visit); }

@@ -28,6 +28,10 @@ class Lion final : public Optimizer {
   void ForEachState(StateVisitor visit) const override;
 
  private:
+  // For groups that send directions: writes this rank's message and updates the momentum.
+  void Decide(Context& ctx, GroupId group, const Tensor& gradients, const LionFactors& factors,
+              const StepInput& input);
+
   StateShards momentum_;
 };
 

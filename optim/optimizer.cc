@@ -1,5 +1,6 @@
 #include "optim/optimizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "optim/adamw.h"
@@ -9,19 +10,12 @@
 #include "optim/tiger.h"
 #include "optim/update_rules.h"
 #include "runtime/base/check.h"
-#include "runtime/base/simd.h"
 #include "runtime/math/op_times.h"
 #include "runtime/math/rows.h"
 #include "runtime/params/name_hash.h"
 
 namespace panthera {
 namespace {
-
-PANTHERA_SIMD void ShrinkRow(float centre, float factor, int64_t count, float* theta) {
-  for (int64_t i = 0; i < count; ++i) {
-    theta[i] = ShrinkTowards(centre, factor, theta[i]);
-  }
-}
 
 std::unique_ptr<Optimizer> CreateFor(std::vector<GroupId> groups, const OptimOptions& options,
                                      Context& ctx, ParameterStore& store,
@@ -56,8 +50,7 @@ float Optimizer::decay(ParamId id) const {
 }
 
 RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
-  return {HashName(store_.spec(id).name, input.rounding_key),
-          static_cast<uint64_t>(input.step) + 1};
+  return {HashName(store_.spec(id).name, input.rounding_key), rounding_stream(input)};
 }
 
 cuda::ParamRule Optimizer::rule(ParamId id, const StepInput& input) const {
@@ -170,6 +163,35 @@ const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {
   CHECK_SHAPE(gradient, store_.layout(id).shard_elements);
   CHECK_EQ(gradient.dtype(), DType::kF32);
   return gradient;
+}
+
+void Optimizer::PrepareDirections(Context& ctx, absl::FunctionRef<RateUnit(GroupId)> rate_unit) {
+  if (options_.publish == PublishMode::kDirection) {
+    directions_.emplace(ctx, store_, data_parallel_, [&](GroupId id) -> std::optional<RateUnit> {
+      return std::ranges::find(groups_, id) != groups_.end() ? std::optional(rate_unit(id))
+                                                             : std::nullopt;
+    });
+  }
+}
+
+void Optimizer::ApplyDirections(Context& ctx, GroupId id, const StepInput& input) {
+  step_ = input.step;
+  rounding_key_ = input.rounding_key;
+  directions_->ApplyOwn(ctx.compute(), id, rounding_stream(input),
+                        [&](ParamId param) { return rule(param, input); });
+}
+
+void Optimizer::Publish(Context& ctx) {
+  const OpTimer timer(ctx, {Op::kPublish}, {});
+  if (!directions_.has_value()) {
+    store_.Publish(data_parallel_, ctx.compute(), ctx.exchange());
+    return;
+  }
+  StepInput input;
+  input.step = step_;
+  input.rounding_key = rounding_key_;
+  directions_->Publish(ctx, rounding_stream(input),
+                       [&](ParamId param) { return rule(param, input); });
 }
 
 bool HoldsTable(const ParameterStore& store, GroupId group) {

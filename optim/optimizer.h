@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 
 #include "optim/cuda_kernels.h"
+#include "optim/direction_exchange.h"
 #include "optim/options.h"
 #include "optim/shard_blocks.h"
 #include "runtime/comm/communicator.h"
@@ -86,9 +88,15 @@ class Optimizer {
   virtual void FoldGradient(Context& ctx, Stream& stream, GroupId group,
                             const Tensor& contributions, const FoldInput& input);
 
-  // One step on its groups, enqueued on ctx.compute(). Writes this rank's shards only:
-  // ParameterStore::Publish follows. Tiger may block on the peers.
+  // One step on its groups, enqueued on ctx.compute(). Writes this rank's shards only: Publish
+  // follows. Tiger may block on the peers.
   virtual void Step(Context& ctx, const StepInput& input) = 0;
+
+  // Brings what the last Step did to this rank's shards to every rank, as OptimOptions::publish
+  // says; ParameterStore::AwaitPublished waits for it. Enqueued on ctx.exchange() behind the work
+  // that ctx.compute() has so far. All groups of the store, also those of other optimizers, whose
+  // weights then travel themselves. May block on the peers.
+  virtual void Publish(Context& ctx);
 
   // Visits every state tensor: its name ("momentum", "moment1", "moment2"), the group, and this
   // rank's shard [shard_elements], fp32 or bf16. For checkpoints, which may write to it.
@@ -105,6 +113,9 @@ class Optimizer {
   // Where the random bits for rounding a parameter come from: stream step + 1 of the key
   // HashName(name, rounding_key). Stream 0 is left to initial values, whose key may be the same.
   RoundingBits rounding_bits(ParamId id, const StepInput& input) const;
+  static uint64_t rounding_stream(const StepInput& input) {
+    return static_cast<uint64_t>(input.step) + 1;
+  }
   // The same and decay(), for kernels.
   cuda::ParamRule rule(ParamId id, const StepInput& input) const;
   // FoldGradient into a tensor like the group's shard, fp32 or bf16:
@@ -138,11 +149,29 @@ class Optimizer {
   // The gradient shard of a group for algorithms that need one.
   const Tensor& gradient(GroupId id, const StepInput& input) const;
 
+  // Whether a group's step is decided in a message and applied from it, here and on other ranks.
+  bool sends_directions(GroupId id) const {
+    return directions_.has_value() && directions_->includes(id);
+  }
+  // For the constructors of algorithms that go by sign: with PublishMode::kDirection the sharded
+  // ones of groups() send directions, with rates of this unit.
+  void PrepareDirections(Context& ctx, absl::FunctionRef<RateUnit(GroupId)> rate_unit);
+  // For groups that send directions: where to write this rank's message on ctx.compute(); then the
+  // step that it tells of.
+  DirectionMessage directions(Context& ctx, GroupId id) const {
+    return directions_->own(id, ctx.compute());
+  }
+  void ApplyDirections(Context& ctx, GroupId id, const StepInput& input);
+
  private:
   OptimOptions options_;
   ParameterStore& store_;
   Communicator& data_parallel_;
   std::vector<GroupId> groups_;
+  std::optional<DirectionExchange> directions_;
+  // Of the last Step, what its random bits depend on.
+  int64_t step_ = 0;
+  uint64_t rounding_key_ = 0;
 };
 
 // Whether a group is the embedding table, which is alone in its group.

@@ -43,12 +43,6 @@ struct BlockPart {
   bool is_unseen;    // by StepInput::rows
 };
 
-// Whether StepInput::rows, which may be null, leaves out the row that a block is.
-__device__ bool IsUnseen(const uint8_t* rows, const SegmentBatch& batch, const KernelBlock& block) {
-  return rows != nullptr && block.segment->kind == ParamKind::kEmbedding &&
-         rows[block.param_begin / batch.block_elements] == 0;
-}
-
 // A rule has
 //   bool Begin(segment, block, index, part)  once in every thread: false if the block's weights and
 //                                            state keep their bits

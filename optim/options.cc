@@ -106,6 +106,25 @@ absl::Status CheckLazyRows(const OptimOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckPublish(const OptimOptions& options) {
+  if (options.publish == PublishMode::kWeights) {
+    return absl::OkStatus();
+  }
+  if (options.algorithm == Algorithm::kAdamW) {
+    return absl::InvalidArgumentError(
+        "optim.publish = \"direction\" sends the sign by which each weight moves, but the steps of "
+        "algorithm = \"adamw\" have sizes of their own: set optim.publish = \"weights\", or "
+        "optim.algorithm = \"tiger\" or \"lion\"");
+  }
+  if (options.weights == WeightStorage::kBf16PlusFp32) {
+    return absl::InvalidArgumentError(
+        "optim.publish = \"direction\" has every rank repeat the update of all weights, but with "
+        "optim.weights = \"bf16+fp32\" a rank has the fp32 copy of its own part only: set "
+        "optim.weights = \"bf16+8\" or optim.publish = \"weights\"");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status OptimOptions::Finish() {
@@ -130,6 +149,7 @@ absl::Status OptimOptions::Finish() {
         "optim.epsilon to a small number such as 1e-8");
   }
   RETURN_IF_ERROR(CheckLazyRows(*this));
+  RETURN_IF_ERROR(CheckPublish(*this));
   return FinishNonFinite(*this);
 }
 
@@ -142,6 +162,7 @@ OptimOptions OptimOptions::ForTable() const {
     options.beta1 = table.beta1;
     options.beta2 = table.beta2;
     options.lazy_rows = LazyRows::kOff;
+    options.publish = PublishMode::kWeights;
   }
   return options;
 }

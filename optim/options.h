@@ -67,6 +67,18 @@ struct EnumNames<TableOptimizer> {
   static constexpr const char* kNames[] = {"same", "adamw"};
 };
 
+// How a rank learns what the others did to their shards of the weights. Either way gives the same
+// bits.
+enum class PublishMode : uint8_t {
+  kWeights,    // the new values travel
+  kDirection,  // of each weight one of -1, 0, 1 and "unchanged" travels, 2 bits, and every rank
+               // repeats the update; needs all precision there is on every rank
+};
+template <>
+struct EnumNames<PublishMode> {
+  static constexpr const char* kNames[] = {"weights", "direction"};
+};
+
 enum class MomentumStorage : uint8_t { kFp32, kBf16 };
 template <>
 struct EnumNames<MomentumStorage> {
@@ -162,6 +174,7 @@ struct OptimOptions {
   double shrink_ratio = 0.99;
   LazyRows lazy_rows = LazyRows::kAuto;
   TableOptions table;
+  PublishMode publish = PublishMode::kWeights;
   ScheduleOptions schedule;
 
   void VisitFields(FieldVisitor& visit) {
@@ -210,6 +223,17 @@ struct OptimOptions {
                 "adamw makes it needless"},
                lazy_rows);
     table.VisitFields(visit);
+    visit.Enum({"publish",
+                "how ranks learn of each other's updates, with the same bits; weights: the new "
+                "values travel; direction: 2 bits of each weight travel and every rank repeats the "
+                "update (tiger, lion), for which the low bits of \"bf16+8\" are whole on every "
+                "rank: an eighth of that traffic or less, up to a byte more memory per parameter"},
+               publish);
+  }
+
+  // Where the low bits of bf16+8 weights must be kept.
+  LowBits low_bits() const {
+    return publish == PublishMode::kDirection ? LowBits::kReplicated : LowBits::kSharded;
   }
 
   // Fills in what stands for a default (betas, nonfinite) and refuses combinations that cannot be

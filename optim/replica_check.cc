@@ -15,6 +15,7 @@ namespace panthera {
 namespace {
 
 constexpr char kWeights[] = "weights";
+constexpr char kLowBits[] = "low bits";
 // Findings that a line names one by one.
 constexpr size_t kMostNamed = 3;
 
@@ -50,10 +51,15 @@ ReplicaCheck::ReplicaCheck(Context& ctx, const ParameterStore& store, const Opti
                            Communicator& host_data_parallel)
     : ctx_(ctx), store_(store), host_data_parallel_(host_data_parallel) {
   for (int i = 0; i < store.num_groups(); ++i) {
+    const WeightShard whole = store.group_weights(GroupId{i});
+    replicas_.push_back({GroupId{i}, kWeights, whole.values});
+    if (whole.remainder.has_value()) {
+      replicas_.push_back({GroupId{i}, kLowBits, *whole.remainder});
+    }
     const WeightShard shard = store.shard(GroupId{i});
     parts_.push_back({GroupId{i}, kWeights, shard.values});
     if (shard.remainder.has_value()) {
-      parts_.push_back({GroupId{i}, "low bits", *shard.remainder});
+      parts_.push_back({GroupId{i}, kLowBits, *shard.remainder});
     }
     if (shard.master.has_value()) {
       parts_.push_back({GroupId{i}, "master weights", *shard.master});
@@ -64,7 +70,7 @@ ReplicaCheck::ReplicaCheck(Context& ctx, const ParameterStore& store, const Opti
   });
   std::stable_sort(parts_.begin(), parts_.end(),
                    [](const Part& a, const Part& b) { return a.group < b.group; });
-  const int64_t hashes = num_groups() + num_parts();
+  const int64_t hashes = num_replicas() + num_parts();
   memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, "hashes of weights",
                    hashes * SizeOf(DType::kI64));
   hashes_ = memory_.View({hashes}, DType::kI64);
@@ -99,19 +105,7 @@ std::vector<FlippedBits> ReplicaCheck::Find() {
     for (int64_t rank = 0; rank < ranks; ++rank) {
       by_rank.push_back(gathered[static_cast<size_t>(rank * count + i)]);
     }
-    FlippedBits bits;
-    if (i < num_groups()) {
-      bits = {FlippedBits::Evidence::kOtherRanks, GroupId{static_cast<int>(i)}, kWeights,
-              Minority(by_rank)};
-    } else {
-      const Part& part = parts_[static_cast<size_t>(i - num_groups())];
-      bits = {FlippedBits::Evidence::kRecord, part.group, part.name, {}};
-      for (size_t rank = 0; rank < by_rank.size(); ++rank) {
-        if (by_rank[rank] != 0) {
-          bits.ranks.push_back(static_cast<int>(rank));
-        }
-      }
-    }
+    FlippedBits bits = Compare(i, by_rank);
     if (!bits.ranks.empty()) {
       found.push_back(std::move(bits));
     }
@@ -119,21 +113,36 @@ std::vector<FlippedBits> ReplicaCheck::Find() {
   return found;
 }
 
+FlippedBits ReplicaCheck::Compare(int64_t index, const std::vector<int64_t>& by_rank) const {
+  if (index < num_replicas()) {
+    const Part& replica = replicas_[static_cast<size_t>(index)];
+    return {FlippedBits::Evidence::kOtherRanks, replica.group, replica.name, Minority(by_rank)};
+  }
+  const Part& part = parts_[static_cast<size_t>(index - num_replicas())];
+  FlippedBits bits = {FlippedBits::Evidence::kRecord, part.group, part.name, {}};
+  for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+    if (by_rank[rank] != 0) {
+      bits.ranks.push_back(static_cast<int>(rank));
+    }
+  }
+  return bits;
+}
+
 Tensor ReplicaCheck::hash(int64_t index) const { return hashes_.Slice(index, index + 1); }
 
 void ReplicaCheck::HashParts() {
   for (int64_t i = 0; i < num_parts(); ++i) {
-    HashWords(ctx_.compute(), parts_[static_cast<size_t>(i)].tensor, 0, hash(num_groups() + i));
+    HashWords(ctx_.compute(), parts_[static_cast<size_t>(i)].tensor, 0, hash(num_replicas() + i));
   }
 }
 
 void ReplicaCheck::HashReplicas() {
-  for (int i = 0; i < store_.num_groups(); ++i) {
-    const GroupId group{i};
-    if (store_.layout(group).kind == GroupKind::kSharded) {
-      store_.AwaitPublished(group, ctx_.compute());
+  for (int64_t i = 0; i < num_replicas(); ++i) {
+    const Part& replica = replicas_[static_cast<size_t>(i)];
+    if (store_.layout(replica.group).kind == GroupKind::kSharded) {
+      store_.AwaitPublished(replica.group, ctx_.compute());
     }
-    HashWords(ctx_.compute(), store_.group_values(group), 0, hash(i));
+    HashWords(ctx_.compute(), replica.tensor, 0, hash(i));
   }
 }
 

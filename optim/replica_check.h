@@ -36,8 +36,9 @@ struct FlippedBits {
 //
 //   after a step    Record() hashes what this rank alone holds: its shards of weights, low bits and
 //                   master weights, and its optimizer state.
-//   before the next Find() hashes the same again, and the values of all groups as layers read them,
-//                   and compares the former with the record and the latter among all ranks.
+//   before the next Find() hashes the same again, and the values of all groups as layers read them
+//                   with the low bits that are replicated, and compares the former with the record
+//                   and the latter among all ranks.
 //
 // What is found: any difference between the ranks' copies at the time of Find, so whatever went
 // wrong in a copy while or after it was published, and a publication that was missed; and whatever
@@ -45,7 +46,9 @@ struct FlippedBits {
 //
 // What is not: what changes in a rank's own tensors while a step is under way, from Find to the
 // next Record. From weights it gets into the next update and is then published to all ranks alike.
-// Neither is a copy that is overwritten by the next publication before Find looks at it.
+// Neither is a copy that is overwritten by the next publication before Find looks at it. With
+// PublishMode::kDirection neither of these hides: no weight is ever overwritten by another rank's,
+// and one that differs goes on differing until Find looks.
 //
 // Cost: Record reads this rank's shards and state once, Find once more and all values as well; no
 // memory is written but 8 bytes for each tensor. Each sends 8 bytes for each of them to the host,
@@ -67,27 +70,29 @@ class ReplicaCheck {
   std::vector<FlippedBits> Find();
 
  private:
-  // A tensor of this rank alone.
   struct Part {
     GroupId group;
     std::string name;
     Tensor tensor;
   };
 
-  int64_t num_groups() const { return store_.num_groups(); }
+  int64_t num_replicas() const { return static_cast<int64_t>(replicas_.size()); }
   int64_t num_parts() const { return static_cast<int64_t>(parts_.size()); }
-  // Where the hash of group i's values lies, and after all groups those of parts.
+  // Where the hash of replica i lies, and after all replicas those of parts.
   Tensor hash(int64_t index) const;
   void HashParts();
   void HashReplicas();
+  // What the hashes of tensor i on all ranks, less what was recorded of it, say; in order.
+  FlippedBits Compare(int64_t index, const std::vector<int64_t>& by_rank) const;
 
   Context& ctx_;
   const ParameterStore& store_;
   Communicator& host_data_parallel_;
-  std::vector<Part> parts_;
+  std::vector<Part> replicas_;  // what all ranks have alike
+  std::vector<Part> parts_;     // of this rank alone
   Buffer memory_;
-  Tensor hashes_;                 // [groups + parts] kI64
-  std::vector<int64_t> written_;  // [groups + parts] of the latest Record, zeros for groups
+  Tensor hashes_;                 // [replicas + parts] kI64
+  std::vector<int64_t> written_;  // [replicas + parts] of the latest Record, zeros for replicas
 };
 
 // "the weights of group block 3 on rank 1 differ from those of the other ranks": what was found

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "optim/cuda_kernels.h"
 #include "runtime/params/parameter_store.h"
@@ -73,12 +73,12 @@ __device__ inline KernelBlock FindBlock(const SegmentBatch& batch, int64_t index
           left < batch.block_elements ? left : batch.block_elements};
 }
 
-// Calls launch(batch) for batches that cover all segments of a group's shard.
+// Calls launch(batch) for batches that cover `segments` of a group: those of its shard or others.
 template <typename Launcher>
-void ForEachSegmentBatch(const ParameterStore& store, GroupId group, RuleOf rule_of,
+void ForEachSegmentBatch(const ParameterStore& store, GroupId group,
+                         std::span<const ShardSegment> segments, RuleOf rule_of,
                          const Launcher& launch) {
   const GroupLayout& layout = store.layout(group);
-  const std::vector<ShardSegment>& segments = store.segments(group);
   for (size_t begin = 0; begin < segments.size(); begin += kMostSegments) {
     const size_t count = std::min(segments.size() - begin, size_t{kMostSegments});
     SegmentBatch batch{};
@@ -107,6 +107,13 @@ void ForEachSegmentBatch(const ParameterStore& store, GroupId group, RuleOf rule
   }
 }
 
+// The same for all segments of a group's shard.
+template <typename Launcher>
+void ForEachSegmentBatch(const ParameterStore& store, GroupId group, RuleOf rule_of,
+                         const Launcher& launch) {
+  ForEachSegmentBatch(store, group, store.segments(group), rule_of, launch);
+}
+
 // For kernels that need no rules.
 inline ParamRule NoRule(ParamId) { return {}; }
 
@@ -114,6 +121,13 @@ inline ParamRule NoRule(ParamId) { return {}; }
 // be null.
 __device__ inline bool IsLeftOut(const uint8_t* left_out, const KernelSegment& segment) {
   return left_out != nullptr && left_out[segment.param] != 0;
+}
+
+// Whether StepInput::rows, which may be null, leaves out the row that a block is.
+__device__ inline bool IsUnseen(const uint8_t* rows, const SegmentBatch& batch,
+                                const KernelBlock& block) {
+  return rows != nullptr && block.segment->kind == ParamKind::kEmbedding &&
+         rows[block.param_begin / batch.block_elements] == 0;
 }
 
 // The bytes of an optional tensor: null if it is empty.

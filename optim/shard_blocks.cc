@@ -12,10 +12,15 @@ constexpr int64_t kTaskElements = 16 * 1024;
 
 void ForEachBlock(const ParameterStore& store, GroupId group,
                   absl::FunctionRef<void(const ShardBlock&)> body) {
-  const GroupLayout& layout = store.layout(group);
-  const std::vector<ShardSegment>& segments = store.segments(group);
-  const int64_t size = layout.block_elements;
-  ParallelFor(layout.shard_elements / size, CeilDiv(kTaskElements, size),
+  ForEachBlock(store.segments(group), store.layout(group).block_elements, body);
+}
+
+void ForEachBlock(std::span<const ShardSegment> segments, int64_t block_elements,
+                  absl::FunctionRef<void(const ShardBlock&)> body) {
+  const int64_t size = block_elements;
+  const int64_t end_element =
+      segments.empty() ? 0 : segments.back().shard_begin + segments.back().elements;
+  ParallelFor(CeilDiv(end_element, size), CeilDiv(kTaskElements, size),
               [&](int64_t begin, int64_t end) {
                 auto segment = std::partition_point(
                     segments.begin(), segments.end(), [&](const ShardSegment& candidate) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 
 #include "absl/functional/function_ref.h"
 
@@ -23,6 +24,9 @@ struct ShardBlock {
 // Calls body(block) once for each block of this rank's shard that holds parameter elements, from
 // several threads at once. Blocks of padding alone are left out.
 void ForEachBlock(const ParameterStore& store, GroupId group,
+                  absl::FunctionRef<void(const ShardBlock&)> body);
+// The same for other segments of a group with blocks of `block_elements`, such as group_segments.
+void ForEachBlock(std::span<const ShardSegment> segments, int64_t block_elements,
                   absl::FunctionRef<void(const ShardBlock&)> body);
 
 // Blocks can be long rows; loops go through them in chunks that fit into a few kilobytes of stack.

@@ -24,6 +24,8 @@ void SplitOptimizer::Step(Context& ctx, const StepInput& input) {
   others_->Step(ctx, input);
 }
 
+void SplitOptimizer::Publish(Context& ctx) { others_->Publish(ctx); }
+
 void SplitOptimizer::ForEachState(StateVisitor visit) const {
   table_->ForEachState(visit);
   others_->ForEachState(visit);

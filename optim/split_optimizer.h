@@ -19,6 +19,7 @@ class SplitOptimizer final : public Optimizer {
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;
   void Step(Context& ctx, const StepInput& input) override;
+  void Publish(Context& ctx) override;
   void ForEachState(StateVisitor visit) const override;
 
  private:

@@ -25,6 +25,12 @@ PANTHERA_SIMD void BlendInPlace(float keep, float take, const float* gradient, i
   }
 }
 
+PANTHERA_SIMD void Shrink(float centre, float factor, int64_t count, float* theta) {
+  for (int64_t i = 0; i < count; ++i) {
+    theta[i] = ShrinkTowards(centre, factor, theta[i]);
+  }
+}
+
 PANTHERA_SIMD double SquaresOfRow(const float* in, int64_t count) {
   return SumTerms(count, [in](int64_t i) PANTHERA_INLINE { return in[i] * in[i]; });
 }
@@ -61,6 +67,10 @@ void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float*
 
 void BlendRow(float keep, float take, const float* gradient, int64_t count, float* momentum) {
   BlendInPlace(keep, take, gradient, count, momentum);
+}
+
+void ShrinkRow(float centre, float factor, int64_t count, float* theta) {
+  Shrink(centre, factor, count, theta);
 }
 
 double SumOfSquares(const float* in, int64_t count) { return SquaresOfRow(in, count); }

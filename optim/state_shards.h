@@ -38,6 +38,8 @@ DType StateDType(MomentumStorage storage);
 void StoreState(const Tensor& tensor, int64_t begin, int64_t count, const float* in);
 // momentum[i] = keep * momentum[i] + take * gradient[i].
 void BlendRow(float keep, float take, const float* gradient, int64_t count, float* momentum);
+// theta[i] = ShrinkTowards(centre, factor, theta[i]).
+void ShrinkRow(float centre, float factor, int64_t count, float* theta);
 // The sum of in[i]^2: fp32 inside a chunk (see SumTerms).
 double SumOfSquares(const float* in, int64_t count);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "optim/direction_codes.h"
 #include "optim/update_rules.h"
 #include "runtime/base/check.h"
 #include "runtime/base/simd.h"
@@ -35,7 +36,11 @@ Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
       squares_(ctx, store, data_parallel, "weight sums", [&](GroupId id) {
         return HoldsMatrix(store, id) &&
                std::ranges::find(this->groups(), id) != this->groups().end();
-      }) {}
+      }) {
+  PrepareDirections(ctx, [&](GroupId id) {
+    return HoldsTable(store, id) ? RateUnit::kBlock : RateUnit::kTensor;
+  });
+}
 
 void Tiger::FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                          const FoldInput& input) {
@@ -83,28 +88,39 @@ float Tiger::StepRate(const ShardBlock& block, const WeightShard& weights, float
                    by_row ? block.elements : spec.shape.elements());
 }
 
-void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
-                        const Tensor& gradient, const StepInput& input) {
+Tiger::BlockPlan Tiger::PlanOf(const ShardBlock& block, const Tensor& gradient,
+                               const StepInput& input) const {
   const bool left_out = IsLeftOut(input.left_out, block.param);
   const bool unseen = IsUnseen(block, input);
-  const float factor = shrink_factor(block.param, input.shrinks);
-  const bool moves = !left_out && !unseen;
-  const bool folds = gradient.elements() > 0 && !left_out && !(unseen && keeps_unseen_state());
+  return {.moves = !left_out && !unseen,
+          .folds = gradient.elements() > 0 && !left_out && !(unseen && keeps_unseen_state()),
+          .factor = shrink_factor(block.param, input.shrinks)};
+}
+
+void Tiger::FoldChunk(const Tensor& momentum, const Tensor& gradient, const StepInput& input,
+                      int64_t begin, int64_t count) const {
+  const float take = TakeOfScaled(options().beta1, ScaleOf(input.gradient_scale));
+  float blended[kChunkElements];
+  LoadRow(momentum, begin, count, blended);
+  BlendRow(static_cast<float>(options().beta1), take, gradient.data<float>() + begin, count,
+           blended);
+  StoreState(momentum, begin, count, blended);
+}
+
+void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
+                        const Tensor& gradient, const StepInput& input) {
+  const auto [moves, folds, factor] = PlanOf(block, gradient, input);
   if (!moves && !folds && factor == 1) {
     return;
   }
   const float rate = moves ? StepRate(block, weights, factor, input.learning_rate) : 0.0F;
   const RoundingBits bits = rounding_bits(block.param, input);
-  const auto keep = static_cast<float>(options().beta1);
-  const float take = TakeOfScaled(options().beta1, ScaleOf(input.gradient_scale));
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
     if (folds) {
-      LoadRow(momentum, begin, count, direction);
-      BlendRow(keep, take, gradient.data<float>() + begin, count, direction);
-      StoreState(momentum, begin, count, direction);
+      FoldChunk(momentum, gradient, input, begin, count);
     }
     if (!moves && factor == 1) {
       return;
@@ -118,40 +134,98 @@ void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, con
   });
 }
 
-void Tiger::UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient,
-                        const StepInput& input) {
+void Tiger::DecideBlock(const DirectionMessage& message, const ShardBlock& block,
+                        const WeightShard& weights, const Tensor& gradient,
+                        const StepInput& input) const {
+  const Tensor& momentum = momentum_.shard(store().group_of(block.param));
+  const auto [moves, folds, factor] = PlanOf(block, gradient, input);
+  uint8_t* codes = message.codes_of(block.index);
+  if (moves && message.layout.rate_unit == RateUnit::kBlock) {
+    message.rates.data<float>()[block.index] =
+        StepRate(block, weights, factor, input.learning_rate);
+  }
+  if (!moves) {
+    PackRests(block.elements, codes);
+  }
+  float direction[kChunkElements];
+  ForEachChunk(moves || folds ? block.elements : 0, [&](int64_t offset, int64_t count) {
+    const int64_t begin = block.shard_begin + offset;
+    if (folds) {
+      FoldChunk(momentum, gradient, input, begin, count);
+    }
+    if (moves) {
+      LoadRow(momentum, begin, count, direction);
+      PackDirections(direction, count, codes + offset / kCodesPerByte);
+    }
+  });
+}
+
+void Tiger::DecideGroup(Context& ctx, GroupId group, const Tensor& gradient,
+                        const StepInput& input) const {
+  const DirectionMessage message = directions(ctx, group);
   const WeightShard weights = store().shard(group);
-  const Tensor& momentum = momentum_.shard(group);
-  if (ctx.target().is_cuda()) {
-    const Arena::Scope scope(ctx.arena());
-    Tensor row_squares;
-    if (HoldsTable(store(), group)) {
-      const GroupLayout& layout = store().layout(group);
-      row_squares = ctx.arena().Allocate({layout.shard_elements / layout.block_elements},
-                                         DType::kF64, "squares of embedding rows");
+  const std::vector<ParamId>& params = store().layout(group).params;
+  for (size_t i = 0; i < params.size(); ++i) {
+    const ParamSpec& spec = store().spec(params[i]);
+    message.factors.data<float>()[i] = shrink_factor(params[i], input.shrinks);
+    if (message.layout.rate_unit == RateUnit::kTensor) {
+      message.rates.data<float>()[i] =
+          TigerRate(spec.kind, input.learning_rate,
+                    squares_.param_sums().data<double>()[params[i].index], spec.shape.elements());
     }
-    if (ctx.device().is_meta()) {
-      return;
-    }
-    if (row_squares.elements() > 0) {
-      cuda::SumWeightSquares(ctx.compute(), store(), group, input.shrinks, options().shrink_ratio,
-                             row_squares);
-    }
-    cuda::UpdateTiger(ctx.compute(), store(), group,
-                      {.momentum = momentum,
-                       .gradient = gradient,
-                       .beta = options().beta1,
-                       .param_sums = squares_.param_sums(),
-                       .row_squares = row_squares,
-                       .shrink_ratio = options().shrink_ratio,
-                       .lazy_rows = options().lazy_rows},
-                      input, [&](ParamId id) { return rule(id, input); });
+  }
+  ForEachBlock(store(), group, [&](const ShardBlock& block) {
+    DecideBlock(message, block, weights, gradient, input);
+  });
+}
+
+void Tiger::UpdateOnGpu(Context& ctx, GroupId group, const Tensor& gradient,
+                        const StepInput& input) {
+  const Arena::Scope scope(ctx.arena());
+  Tensor row_squares;
+  if (HoldsTable(store(), group)) {
+    const GroupLayout& layout = store().layout(group);
+    row_squares = ctx.arena().Allocate({layout.shard_elements / layout.block_elements}, DType::kF64,
+                                       "squares of embedding rows");
+  }
+  if (ctx.device().is_meta()) {
     return;
   }
-  if (!ctx.device().is_meta()) {
+  if (row_squares.elements() > 0) {
+    cuda::SumWeightSquares(ctx.compute(), store(), group, input.shrinks, options().shrink_ratio,
+                           row_squares);
+  }
+  const cuda::TigerUpdate update = {.momentum = momentum_.shard(group),
+                                    .gradient = gradient,
+                                    .beta = options().beta1,
+                                    .param_sums = squares_.param_sums(),
+                                    .row_squares = row_squares,
+                                    .shrink_ratio = options().shrink_ratio,
+                                    .lazy_rows = options().lazy_rows};
+  if (sends_directions(group)) {
+    cuda::DecideTiger(ctx.compute(), store(), group, update, input, directions(ctx, group));
+  } else {
+    cuda::UpdateTiger(ctx.compute(), store(), group, update, input,
+                      [&](ParamId id) { return rule(id, input); });
+  }
+}
+
+void Tiger::UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient,
+                        const StepInput& input) {
+  const bool sends = sends_directions(group);
+  if (ctx.target().is_cuda()) {
+    UpdateOnGpu(ctx, group, gradient, input);
+  } else if (!ctx.device().is_meta() && sends) {
+    DecideGroup(ctx, group, gradient, input);
+  } else if (!ctx.device().is_meta()) {
+    const WeightShard weights = store().shard(group);
+    const Tensor& momentum = momentum_.shard(group);
     ForEachBlock(store(), group, [&](const ShardBlock& block) {
       UpdateBlock(block, weights, momentum, gradient, input);
     });
+  }
+  if (sends) {
+    ApplyDirections(ctx, group, input);
   }
 }
 

@@ -61,8 +61,25 @@ class Tiger final : public Optimizer {
   // The rate of a block: its parameter's or, in a table, its row's.
   float StepRate(const ShardBlock& block, const WeightShard& weights, float factor,
                  double learning_rate) const;
+  // What a step does to a block.
+  struct BlockPlan {
+    bool moves = false;  // step and decay
+    bool folds = false;  // the gradient goes into the momentum
+    float factor = 1;    // of shrinking
+  };
+  BlockPlan PlanOf(const ShardBlock& block, const Tensor& gradient, const StepInput& input) const;
+  // Folds part of a block's gradient into the momentum.
+  void FoldChunk(const Tensor& momentum, const Tensor& gradient, const StepInput& input,
+                 int64_t begin, int64_t count) const;
   void UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                    const Tensor& gradient, const StepInput& input);
+  // For groups that send directions, in place of the updates: write this rank's message.
+  void DecideGroup(Context& ctx, GroupId group, const Tensor& gradient,
+                   const StepInput& input) const;
+  void DecideBlock(const DirectionMessage& message, const ShardBlock& block,
+                   const WeightShard& weights, const Tensor& gradient,
+                   const StepInput& input) const;
+  void UpdateOnGpu(Context& ctx, GroupId group, const Tensor& gradient, const StepInput& input);
 
   StateShards momentum_;
   BlockSums squares_;  // of the weights in the groups that hold matrices

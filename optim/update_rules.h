@@ -71,11 +71,16 @@ struct LionFactors {
   float rate;
 };
 
+// The direction of Lion's step; the momentum goes on.
+PANTHERA_ALWAYS_INLINE float LionDirection(const LionFactors& f, float gradient, float& momentum) {
+  const float blend = Blend(f.keep_for_sign, momentum, f.take_for_sign, gradient);
+  momentum = Blend(f.keep, momentum, f.take, gradient);
+  return blend;
+}
+
 PANTHERA_ALWAYS_INLINE void LionStep(const LionFactors& f, float decay, float gradient,
                                      float& momentum, float& theta) {
-  const float blend = f.keep_for_sign * momentum + f.take_for_sign * gradient;
-  theta -= f.rate * (Sign(blend) + decay * theta);
-  momentum = f.keep * momentum + f.take * gradient;
+  theta = SignStep(f.rate, decay, LionDirection(f, gradient, momentum), theta);
 }
 
 struct AdamWFactors {

@@ -50,6 +50,7 @@ void Backward(Worker& worker, GradSync& sync, int64_t part) {
 
 void Train(Worker& worker, GradSync& sync, int rank, int64_t ranks) {
   worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * testing::Noise(77, id, i); });
+  worker.store.Publish(worker.comm, worker.ctx.compute(), worker.ctx.exchange());
   const int64_t micro_steps = kParts / ranks;
   for (int step = 0; step < kSteps; ++step) {
     for (int64_t micro = 0; micro < micro_steps; ++micro) {
@@ -68,7 +69,7 @@ void Train(Worker& worker, GradSync& sync, int rank, int64_t ranks) {
     input.shrinks = sync.shrinks();
     input.rounding_key = 5;
     worker.optimizer->Step(worker.ctx, input);
-    worker.store.Publish(worker.comm, worker.ctx.compute(), worker.ctx.exchange());
+    worker.optimizer->Publish(worker.ctx);
   }
 }
 

@@ -69,6 +69,7 @@ struct Variant {
   Tie tie;
   Recompute recompute;
   TableOptimizer table = TableOptimizer::kSame;
+  PublishMode publish = PublishMode::kWeights;
 };
 
 class GpuRunTest : public ::testing::Test {
@@ -97,6 +98,7 @@ class GpuTrainingTest : public GpuRunTest, public ::testing::WithParamInterface<
     run_.options.optim.weights = variant.weights;
     run_.options.optim.momentum = variant.momentum;
     run_.options.optim.table.optimizer = variant.table;
+    run_.options.optim.publish = variant.publish;
     run_.options.model.tie = variant.tie;
     run_.options.model.recompute = variant.recompute;
   }
@@ -115,7 +117,10 @@ INSTANTIATE_TEST_SUITE_P(
                 MomentumStorage::kFp32, Tie::kSwapHalves, Recompute::kNone},
         Variant{"TigerAndAdamWBf16Plus8", Algorithm::kTiger, Accumulation::kMomentum,
                 WeightStorage::kBf16Plus8, MomentumStorage::kBf16, Tie::kTied, Recompute::kNone,
-                TableOptimizer::kAdamW}),
+                TableOptimizer::kAdamW},
+        Variant{"TigerDirection", Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, MomentumStorage::kBf16, Tie::kNone, Recompute::kNone,
+                TableOptimizer::kSame, PublishMode::kDirection}),
     [](const auto& test) { return test.param.name; });
 
 // Products and sums have other orders there than here, and what is rounded to bf16 can fall to the

@@ -76,5 +76,38 @@ TEST_P(MpiStepsTest, ProcessesDoWhatThreadsDo) {
   process.Meet();
 }
 
+// Whether the new weights travel between the processes or the directions of the step.
+class MpiDirectionTest : public MpiStepsTest {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Storages, MpiDirectionTest,
+    ::testing::Combine(::testing::Values(Accumulation::kMomentum, Accumulation::kGradient),
+                       ::testing::Values(WeightStorage::kFp32, WeightStorage::kBf16Plus8,
+                                         WeightStorage::kBf16)));
+
+TEST_P(MpiDirectionTest, Row27DirectionGatherEqualsWeightGather) {
+  RankWorld& process = MpiTestWorld();
+  TinyRun run(kSteps);
+  run.options.train.global_batch = 24;
+  run.options.optim.accumulate = std::get<0>(GetParam());
+  run.options.optim.weights = std::get<1>(GetParam());
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion}) {
+    run.options.optim.algorithm = algorithm;
+    if (!OptimOptions(run.options.optim).Finish().ok()) {
+      continue;
+    }
+    run.options.optim.publish = PublishMode::kWeights;
+    const Course expected = TakeSteps(run, process);
+    run.options.optim.publish = PublishMode::kDirection;
+    const Course actual = TakeSteps(run, process);
+    // Losses are those of all weights as the layers of this rank read them.
+    EXPECT_EQ(actual.losses, expected.losses);
+    EXPECT_EQ(actual.norms, expected.norms);
+    EXPECT_FALSE(actual.tensors.empty());
+    EXPECT_EQ(actual.tensors, expected.tensors);
+  }
+  process.Meet();
+}
+
 }  // namespace
 }  // namespace panthera

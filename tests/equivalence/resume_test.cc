@@ -132,6 +132,31 @@ TEST_P(ResumeTest, AnotherNumberOfRanksHoldsTheSameTensors) {
   }
 }
 
+// Checkpoints do not tell how ranks learned of each other's updates, and the next run may do it the
+// other way.
+TEST(ResumePublishTest, ARunThatChangesHowItPublishesEqualsAStraightRun) {
+  for (const WeightStorage weights :
+       {WeightStorage::kFp32, WeightStorage::kBf16Plus8, WeightStorage::kBf16}) {
+    const auto train = [&](std::vector<PublishMode> publish) {
+      TinyRun run(2 * static_cast<int64_t>(publish.size()));
+      KeepRateConstant(run.options);
+      run.options.optim.weights = weights;
+      run.options.optim.momentum = MomentumStorage::kBf16;
+      Tensors tensors;
+      for (size_t leg = 0; leg < publish.size(); ++leg) {
+        run.options.optim.publish = publish[leg];
+        tensors = TrainTo(run, 2 * static_cast<int64_t>(leg + 1), 3, StartMode::kResume);
+      }
+      return tensors;
+    };
+    constexpr PublishMode kWeights = PublishMode::kWeights;
+    constexpr PublishMode kDirection = PublishMode::kDirection;
+    const Tensors expected = train({kWeights, kWeights, kWeights});
+    EXPECT_EQ(train({kWeights, kDirection, kWeights}), expected) << EnumName(weights);
+    EXPECT_EQ(train({kDirection, kWeights, kDirection}), expected) << EnumName(weights);
+  }
+}
+
 // Every algorithm with every storage that it takes.
 std::vector<OptimOptions> AllStorages() {
   std::vector<OptimOptions> all;

@@ -67,6 +67,30 @@ TEST(OptimOptionsTest, StoppingSuitsEveryAccumulation) {
   }
 }
 
+TEST(OptimOptionsTest, DirectionsSuitRulesThatGoBySignAndWeightsThatEveryRankHasInFull) {
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion, Algorithm::kAdamW}) {
+    for (const WeightStorage weights : {WeightStorage::kFp32, WeightStorage::kBf16Plus8,
+                                        WeightStorage::kBf16, WeightStorage::kBf16PlusFp32}) {
+      OptimOptions options = Options(algorithm, Accumulation::kGradient);
+      options.weights = weights;
+      EXPECT_TRUE(options.Finish().ok());
+      EXPECT_EQ(options.low_bits(), LowBits::kSharded);
+      options.publish = PublishMode::kDirection;
+      const absl::Status status = options.Finish();
+      EXPECT_EQ(options.low_bits(), LowBits::kReplicated);
+      if (algorithm == Algorithm::kAdamW) {
+        EXPECT_THAT(std::string(status.message()),
+                    HasSubstr("set optim.publish = \"weights\", or optim.algorithm = \"tiger\""));
+      } else if (weights == WeightStorage::kBf16PlusFp32) {
+        EXPECT_THAT(std::string(status.message()),
+                    HasSubstr("set optim.weights = \"bf16+8\" or optim.publish = \"weights\""));
+      } else {
+        EXPECT_TRUE(status.ok()) << status;
+      }
+    }
+  }
+}
+
 TEST(OptimOptionsTest, LazyRowsSuitEveryRuleThatGoesBySign) {
   for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion}) {
     for (const LazyRows lazy_rows :

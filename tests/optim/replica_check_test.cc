@@ -16,6 +16,7 @@ namespace panthera {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -44,6 +45,7 @@ class CheckedWorker {
       : worker_(device, world.ledger(), world.communicator(), options),
         check_(worker_.ctx, worker_.store, *worker_.optimizer, world.communicator()) {
     worker_.SetWeights([](ParamId id, int64_t i) { return 0.5F * testing::Noise(77, id, i); });
+    worker_.store.Publish(worker_.comm, worker_.ctx.compute(), worker_.ctx.exchange());
   }
 
   // An optimizer step with the same gradient on every rank.
@@ -62,7 +64,7 @@ class CheckedWorker {
     input.left_out = worker_.sync.left_out();
     input.shrinks = worker_.sync.shrinks();
     worker_.optimizer->Step(worker_.ctx, input);
-    worker_.store.Publish(worker_.comm, worker_.ctx.compute(), worker_.ctx.exchange());
+    worker_.optimizer->Publish(worker_.ctx);
     EXPECT_TRUE(worker_.sync.Report().ok());
   }
 
@@ -101,9 +103,7 @@ using Case = std::tuple<Algorithm, Accumulation, WeightStorage, MomentumStorage>
 
 class HealthyRunTest : public ::testing::TestWithParam<Case> {};
 
-TEST_P(HealthyRunTest, NothingIsFoundInAnyStepOnAnyDeviceAndNumberOfRanks) {
-  const auto [algorithm, accumulate, weights, momentum] = GetParam();
-  const OptimOptions options = testing::TrainingOptions(algorithm, accumulate, weights, momentum);
+void ExpectNothingFound(const OptimOptions& options) {
   for (const Device device : testing::ComputeDevices()) {
     for (int ranks = 1; ranks <= (device.is_cpu() ? 3 : 2); ++ranks) {
       RunRanks(ranks, [&](RankWorld& world) {
@@ -116,6 +116,17 @@ TEST_P(HealthyRunTest, NothingIsFoundInAnyStepOnAnyDeviceAndNumberOfRanks) {
         }
       });
     }
+  }
+}
+
+TEST_P(HealthyRunTest, NothingIsFoundInAnyStepOnAnyDeviceAndNumberOfRanks) {
+  const auto [algorithm, accumulate, weights, momentum] = GetParam();
+  OptimOptions options = testing::TrainingOptions(algorithm, accumulate, weights, momentum);
+  ExpectNothingFound(options);
+  // With directions low bits are replicas too.
+  options.publish = PublishMode::kDirection;
+  if (weights == WeightStorage::kBf16Plus8 && options.Finish().ok()) {
+    ExpectNothingFound(options);
   }
 }
 
@@ -260,6 +271,30 @@ TEST_P(ReplicaCheckTest, FindsWhatChangedInLowBitsMasterWeightsAndStates) {
                          }),
               ElementsAre(FlippedBits{kRecord, kTable, "moment2", {0}},
                           FlippedBits{kRecord, kBlock0, "momentum", {1}}));
+}
+
+// With directions every rank has all low bits, and what once differs is never overwritten.
+TEST_P(ReplicaCheckTest, FindsLowBitsThatDifferBetweenRanksAlsoStepsLater) {
+  OptimOptions options = Bf16Plus8();
+  options.publish = PublishMode::kDirection;
+  EXPECT_THAT(FoundAfter(3, options,
+                         [](int rank, CheckedWorker& worker) {
+                           if (rank == 1) {
+                             const Tensor low_bits =
+                                 *worker.store().group_weights(kBlock0).remainder;
+                             worker.FlipBit(low_bits, 0, 5);
+                           }
+                         }),
+              ElementsAre(FlippedBits{kOtherRanks, kBlock0, "low bits", {1}}));
+  EXPECT_THAT(FoundAfter(3, options,
+                         [](int rank, CheckedWorker& worker) {
+                           if (rank == 2) {
+                             worker.FlipBit(*worker.store().group_weights(kTable).remainder, 0, 7);
+                           }
+                           worker.Step(1);
+                           worker.check().Record();
+                         }),
+              Contains(FlippedBits{kOtherRanks, kTable, "low bits", {2}}));
 }
 
 TEST_P(ReplicaCheckTest, ARecordIsThatOfTheLatestStep) {

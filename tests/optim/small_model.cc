@@ -49,9 +49,9 @@ namespace {
 constexpr int64_t kArenaBytes = 1 << 20;
 
 void Prepare(ParameterStore& store, Device device, MemoryLedger& ledger, Communicator& comm,
-             WeightStorage storage, absl::FunctionRef<void(ParameterStore&)> add) {
+             const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add) {
   add(store);
-  store.Allocate(device, ledger, comm, storage);
+  store.Allocate(device, ledger, comm, options.weights, options.low_bits());
 }
 
 }  // namespace
@@ -59,7 +59,7 @@ void Prepare(ParameterStore& store, Device device, MemoryLedger& ledger, Communi
 Worker::Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
                const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add)
     : comm(communicator), ctx(device, ledger, kArenaBytes) {
-  Prepare(store, device, ledger, comm, options.weights, add);
+  Prepare(store, device, ledger, comm, options, add);
   optimizer = CreateOptimizer(options, ctx, store, comm);
 }
 
@@ -146,6 +146,26 @@ void Worker::CopyWeights(Elements& out) {
                   out[static_cast<size_t>(segment.param.index)].data() + segment.param_begin);
     }
   }
+}
+
+std::string Worker::ReplicaBytes() {
+  std::string bytes;
+  const auto append = [&](const Tensor& tensor) {
+    const Tensor raw(tensor.bytes_data(), {tensor.bytes()}, DType::kU8, tensor.device());
+    const std::vector<uint8_t> read = ReadToHost<uint8_t>(ctx, raw);
+    bytes.append(read.begin(), read.end());
+  };
+  for (int g = 0; g < store.num_groups(); ++g) {
+    if (store.layout(GroupId{g}).kind == GroupKind::kSharded) {
+      store.AwaitPublished(GroupId{g}, ctx.compute());
+    }
+    const WeightShard whole = store.group_weights(GroupId{g});
+    append(whole.values);
+    if (whole.remainder.has_value()) {
+      append(*whole.remainder);
+    }
+  }
+  return bytes;
 }
 
 void Worker::CopyState(const char* name, Elements& out) {

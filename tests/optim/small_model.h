@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -63,6 +64,8 @@ struct Worker {
   // Copies this rank's elements, with all stored precision.
   void CopyWeights(Elements& out);
   void CopyState(const char* name, Elements& out);
+  // The bytes of all groups' weights as this rank has them of all ranks, padding included.
+  std::string ReplicaBytes();
 
   Communicator& comm;
   Context ctx;

@@ -58,9 +58,11 @@ Outcome SmallTraining::Run(int steps) {
     SyncedWorker worker(device_, world.ledger(), world.communicator(), options_);
     SeenRows seen(options_.lazy_rows, kTableRows, worker.ctx, world.communicator());
     worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
+    worker.store.Publish(worker.comm, worker.ctx.compute(), worker.ctx.exchange());
     for (int step = 0; step < steps; ++step) {
       Step(step, worker, seen, world, outcome);
     }
+    const std::string replica = worker.ReplicaBytes();
     // Ranks write different elements, but of replicated groups the same ones.
     for (int rank = 0; rank < ranks_; ++rank) {
       if (rank == world.rank()) {
@@ -69,6 +71,7 @@ Outcome SmallTraining::Run(int steps) {
         worker.CopyState("momentum", outcome.state1);
         worker.CopyState("moment1", outcome.state1);
         worker.CopyState("moment2", outcome.state2);
+        outcome.replicas.push_back(replica);
       }
       world.Meet();
     }
@@ -78,13 +81,14 @@ Outcome SmallTraining::Run(int steps) {
 
 void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWorld& world,
                          Outcome& outcome) const {
-  const int64_t share = kParts / ranks_;
+  const int64_t first = world.rank() * int64_t{kParts} / ranks_;
+  const int64_t last = (world.rank() + 1) * int64_t{kParts} / ranks_;
   seen.Clear();
   for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
-    MarkTokens(step, micro, world.rank() * share, share, worker, seen);
+    MarkTokens(step, micro, first, last - first, worker, seen);
     worker.Backward(micro, kMicroSteps, [&](ParamId id, int64_t i) {
       float sum = 0;
-      for (int64_t part = world.rank() * share; part < (world.rank() + 1) * share; ++part) {
+      for (int64_t part = first; part < last; ++part) {
         const auto seed = static_cast<uint64_t>(100 * step + 10 * micro + part);
         sum += SmallInteger(seed, id, i) + poison_(step, micro, part, id, i);
       }
@@ -104,6 +108,7 @@ void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWor
   input.shrinks = worker.sync.shrinks();
   input.rows = seen.rows();
   worker.optimizer->Step(worker.ctx, input);
+  worker.optimizer->Publish(worker.ctx);
   const StepReport report = worker.sync.Report().value();
   const NonFiniteReport& nonfinite = report.nonfinite;
   // Every rank has the same report.

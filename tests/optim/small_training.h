@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "optim/seen_rows.h"
@@ -36,10 +37,13 @@ struct Outcome {
   std::vector<int64_t> masked;
   std::vector<bool> skipped;
   std::vector<bool> found;
+  // What each rank has in the end of all ranks' weights.
+  std::vector<std::string> replicas;
 };
 
 // On `ranks` ranks that share the parts of each micro-step, with small-integer gradients, whose
-// sums are exact in any order. With lazy rows each part has one token, and about half of the
+// sums are exact in any order, and means where the number of ranks is a power of two. With lazy
+// rows each part has one token, and about half of the
 // table's rows have none in a step. Reports are checked to be the same on every rank.
 class SmallTraining {
  public:

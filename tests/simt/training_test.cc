@@ -1,8 +1,10 @@
 // Whole training steps under the emulation: what the emulation sees that a GPU does not tell.
 #include <memory>
 #include <mutex>
+#include <tuple>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <gtest/gtest.h>
 
 #include "runtime/base/check.h"
@@ -35,11 +37,13 @@ World WorldOf(RankWorld& ranks, Transport transport) {
   return world;
 }
 
-class EmulatedTrainingTest : public ::testing::TestWithParam<Accumulation> {
+class EmulatedTrainingTest
+    : public ::testing::TestWithParam<std::tuple<Accumulation, PublishMode>> {
  protected:
   EmulatedTrainingTest() {
     run_.options.train.global_batch = 4;
-    run_.options.optim.accumulate = GetParam();
+    run_.options.optim.accumulate = std::get<0>(GetParam());
+    run_.options.optim.publish = std::get<1>(GetParam());
     run_.options.optim.weights = WeightStorage::kBf16Plus8;
     run_.options.model.tie = Tie::kTied;
   }
@@ -68,9 +72,14 @@ class EmulatedTrainingTest : public ::testing::TestWithParam<Accumulation> {
   TinyRun run_{kSteps};
 };
 
-INSTANTIATE_TEST_SUITE_P(Modes, EmulatedTrainingTest,
-                         ::testing::Values(Accumulation::kMomentum, Accumulation::kGradient),
-                         [](const auto& test) { return EnumName(test.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Modes, EmulatedTrainingTest,
+    ::testing::Combine(::testing::Values(Accumulation::kMomentum, Accumulation::kGradient),
+                       ::testing::Values(PublishMode::kWeights, PublishMode::kDirection)),
+    [](const auto& test) {
+      return absl::StrCat(EnumName(std::get<0>(test.param)), "_",
+                          EnumName(std::get<1>(test.param)));
+    });
 
 // Work whose wait is missing is done too late in one run, and in time in the other.
 TEST_P(EmulatedTrainingTest, OrderOfThreadsAndStreamsDoesNotChangeABit) {
