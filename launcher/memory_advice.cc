@@ -49,7 +49,8 @@ int64_t LargestProperDivisor(int64_t n) {
   return 1;
 }
 
-// Smaller micro-batches, halved where that divides, then recomputation: time for memory.
+// Smaller micro-batches, halved where that divides, then recomputation, then weights that travel
+// whole: time for memory.
 Chain SlowerChanges(const Change& start) {
   Chain chain;
   Change last = start;
@@ -63,6 +64,11 @@ Chain SlowerChanges(const Change& start) {
   if (last.options.model.recompute == Recompute::kNone) {
     last = Extend(last, "model.recompute = \"block\"");
     last.options.model.recompute = Recompute::kBlock;
+    chain.push_back(last);
+  }
+  if (last.options.optim.publish == PublishMode::kDirection) {
+    last = Extend(last, "optim.publish = \"weights\"");
+    last.options.optim.publish = PublishMode::kWeights;
     chain.push_back(last);
   }
   return chain;

@@ -109,24 +109,24 @@ void Tiger::FoldChunk(const Tensor& momentum, const Tensor& gradient, const Step
 
 void Tiger::UpdateBlock(const ShardBlock& block, const WeightShard& weights, const Tensor& momentum,
                         const Tensor& gradient, const StepInput& input) {
-  const auto [moves, folds, factor] = PlanOf(block, gradient, input);
-  if (!moves && !folds && factor == 1) {
+  const BlockPlan plan = PlanOf(block, gradient, input);
+  if (!plan.moves && !plan.folds && plan.factor == 1) {
     return;
   }
-  const float rate = moves ? StepRate(block, weights, factor, input.learning_rate) : 0.0F;
+  const float rate = plan.moves ? StepRate(block, weights, plan.factor, input.learning_rate) : 0.0F;
   const RoundingBits bits = rounding_bits(block.param, input);
   float theta[kChunkElements];
   float direction[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    if (folds) {
+    if (plan.folds) {
       FoldChunk(momentum, gradient, input, begin, count);
     }
-    if (!moves && factor == 1) {
+    if (!plan.moves && plan.factor == 1) {
       return;
     }
-    ReadShrunk(block, weights, factor, offset, count, theta);
-    if (moves) {
+    ReadShrunk(block, weights, plan.factor, offset, count, theta);
+    if (plan.moves) {
       LoadRow(momentum, begin, count, direction);
       SignStepRow(rate, decay(block.param), direction, count, theta);
     }
@@ -138,22 +138,22 @@ void Tiger::DecideBlock(const DirectionMessage& message, const ShardBlock& block
                         const WeightShard& weights, const Tensor& gradient,
                         const StepInput& input) const {
   const Tensor& momentum = momentum_.shard(store().group_of(block.param));
-  const auto [moves, folds, factor] = PlanOf(block, gradient, input);
+  const BlockPlan plan = PlanOf(block, gradient, input);
   uint8_t* codes = message.codes_of(block.index);
-  if (moves && message.layout.rate_unit == RateUnit::kBlock) {
+  if (plan.moves && message.layout.rate_unit == RateUnit::kBlock) {
     message.rates.data<float>()[block.index] =
-        StepRate(block, weights, factor, input.learning_rate);
+        StepRate(block, weights, plan.factor, input.learning_rate);
   }
-  if (!moves) {
+  if (!plan.moves) {
     PackRests(block.elements, codes);
   }
   float direction[kChunkElements];
-  ForEachChunk(moves || folds ? block.elements : 0, [&](int64_t offset, int64_t count) {
+  ForEachChunk(plan.moves || plan.folds ? block.elements : 0, [&](int64_t offset, int64_t count) {
     const int64_t begin = block.shard_begin + offset;
-    if (folds) {
+    if (plan.folds) {
       FoldChunk(momentum, gradient, input, begin, count);
     }
-    if (moves) {
+    if (plan.moves) {
       LoadRow(momentum, begin, count, direction);
       PackDirections(direction, count, codes + offset / kCodesPerByte);
     }

@@ -2,7 +2,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
+#include "optim/direction_codes.h"
 #include "optim/optimizer.h"
 #include "runtime/comm/self_communicator.h"
 #include "tests/bench/rates.h"
@@ -14,11 +16,16 @@ namespace {
 using testing::HostTensor;
 using testing::RandomTensor;
 
+// A row of weights larger than the caches, for one thread.
+constexpr int64_t kRowElements = int64_t{8} << 20;
+
 // One block of the model with one optimizer, of which a step is folded and applied.
 class OptimizerCase {
  public:
-  explicit OptimizerCase(const benchmark::State& state) {
+  explicit OptimizerCase(const benchmark::State& state,
+                         PublishMode publish = PublishMode::kWeights) {
     options_.weights = static_cast<WeightStorage>(state.range(0));
+    options_.publish = publish;
     CHECK_OK(options_.Finish());
     const GroupId group = store_.AddGroup("block", GroupKind::kSharded);
     store_.Add(group, {.name = "matrix",
@@ -26,7 +33,8 @@ class OptimizerCase {
                        .kind = ParamKind::kMatrix,
                        .init_mean = 0,
                        .init_deviation = 0.02});
-    store_.Allocate(context_.device(), context_.ledger(), self_, options_.weights);
+    store_.Allocate(context_.device(), context_.ledger(), self_, options_.weights,
+                    options_.low_bits());
     optimizer_ = CreateOptimizer(options_, context_, store_, self_);
     gradient_.emplace(RandomTensor({1, elements()}, DType::kF32, 1));
   }
@@ -74,6 +82,38 @@ void BM_TigerUpdate(benchmark::State& state) {
   ReportBytes(state, 2 * x.weight_bytes() + 4 * x.elements());
 }
 
+// A step that is decided in a message and applied from it: a quarter of a byte each is written and
+// read besides.
+void BM_TigerDecideAndApply(benchmark::State& state) {
+  OptimizerCase x(state, PublishMode::kDirection);
+  x.Fold();
+  for (auto _ : state) {
+    x.Update();
+  }
+  ReportBytes(state, 2 * x.weight_bytes() + 4 * x.elements() + x.elements() / 2);
+}
+
+// The loops over codes alone.
+void BM_PackDirections(benchmark::State& state) {
+  const HostTensor directions(RandomTensor({kRowElements}, DType::kF32, 1));
+  std::vector<uint8_t> codes(kRowElements / kCodesPerByte);
+  for (auto _ : state) {
+    PackDirections(directions.tensor().data<float>(), kRowElements, codes.data());
+    benchmark::ClobberMemory();
+  }
+  ReportBytes(state, 4 * kRowElements + kRowElements / kCodesPerByte);
+}
+
+void BM_StepByCodes(benchmark::State& state) {
+  const HostTensor theta(RandomTensor({kRowElements}, DType::kF32, 1));
+  const std::vector<uint8_t> codes(kRowElements / kCodesPerByte, 0b10'01'00'11);
+  for (auto _ : state) {
+    StepByCodes(1e-6F, 0.1F, codes.data(), kRowElements, theta.tensor().data<float>());
+    benchmark::ClobberMemory();
+  }
+  ReportBytes(state, 8 * kRowElements + kRowElements / kCodesPerByte);
+}
+
 // In the order of WeightStorage: fp32, bf16+8, bf16, bf16+fp32.
 void StorageCases(benchmark::internal::Benchmark* bench) {
   bench->ArgName("storage")->DenseRange(0, 3)->UseRealTime()->Unit(benchmark::kMillisecond);
@@ -81,6 +121,13 @@ void StorageCases(benchmark::internal::Benchmark* bench) {
 
 BENCHMARK(BM_TigerFold)->Apply(StorageCases);
 BENCHMARK(BM_TigerUpdate)->Apply(StorageCases);
+BENCHMARK(BM_TigerDecideAndApply)
+    ->ArgName("storage")
+    ->DenseRange(0, 2)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_PackDirections)->UseRealTime();
+BENCHMARK(BM_StepByCodes)->UseRealTime();
 
 }  // namespace
 }  // namespace panthera::bench

@@ -15,9 +15,12 @@ namespace {
 // One block and its optimizer; owns their memory, which no Operands counts.
 class BlockOptimizer {
  public:
-  BlockOptimizer(int64_t elements, int64_t width, Context& ctx, Operands& operands) : ctx_(ctx) {
+  BlockOptimizer(int64_t elements, int64_t width, PublishMode publish, Context& ctx,
+                 Operands& operands)
+      : ctx_(ctx) {
     options_.weights = WeightStorage::kBf16Plus8;
     options_.momentum = MomentumStorage::kBf16;
+    options_.publish = publish;
     CHECK_OK(options_.Finish());
     const GroupId group = store_.AddGroup("block", GroupKind::kSharded);
     store_.Add(group, {.name = "matrix",
@@ -25,7 +28,7 @@ class BlockOptimizer {
                        .kind = ParamKind::kMatrix,
                        .init_mean = 0,
                        .init_deviation = 0.02});
-    store_.Allocate(ctx.device(), ctx.ledger(), self_, options_.weights);
+    store_.Allocate(ctx.device(), ctx.ledger(), self_, options_.weights, options_.low_bits());
     optimizer_ = CreateOptimizer(options_, ctx, store_, self_);
     gradient_ = operands.Noise({1, store_.layout(group).elements}, DType::kF32);
   }
@@ -51,11 +54,12 @@ class BlockOptimizer {
 std::vector<KernelCase> OptimizerKernels(const ModelShape& model) {
   const int64_t width = model.width;
   const int64_t elements = 4 * width * width + 3 * width * model.ffn_width;
-  const auto bytes = [&](int64_t per_element) {
-    return OpWork{.flops = 0, .bytes = static_cast<double>(elements * per_element)};
+  const auto bytes = [&](double per_element) {
+    return OpWork{.flops = 0, .bytes = static_cast<double>(elements) * per_element};
   };
-  const auto make = [elements, width](Context& ctx, Operands& operands) {
-    return std::make_shared<BlockOptimizer>(elements, width, ctx, operands);
+  const auto make = [elements, width](Context& ctx, Operands& operands,
+                                      PublishMode publish = PublishMode::kWeights) {
+    return std::make_shared<BlockOptimizer>(elements, width, publish, ctx, operands);
   };
   return {
       // The fp32 gradient is read, the momentum read and written.
@@ -71,6 +75,15 @@ std::vector<KernelCase> OptimizerKernels(const ModelShape& model) {
        .work = bytes(2 + 2 * 3),
        .make = [make](Context& ctx, Operands& operands) -> KernelCall {
          const std::shared_ptr<BlockOptimizer> block = make(ctx, operands);
+         block->Fold();
+         return {[block] { block->Update(); }, {}};
+       }},
+      // The same in two passes, between which 2 bits are written and read.
+      {.kernel = "tiger_decide_and_apply",
+       .shape = model.name,
+       .work = bytes(2 + 2 * 3 + 2 * 0.25),
+       .make = [make](Context& ctx, Operands& operands) -> KernelCall {
+         const std::shared_ptr<BlockOptimizer> block = make(ctx, operands, PublishMode::kDirection);
          block->Fold();
          return {[block] { block->Update(); }, {}};
        }},

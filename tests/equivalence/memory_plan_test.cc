@@ -26,6 +26,7 @@ struct Variant {
   Recompute recompute;
   Tie tie;
   TableOptimizer table = TableOptimizer::kSame;
+  PublishMode publish = PublishMode::kWeights;
 };
 
 class MemoryPlanTest : public ::testing::TestWithParam<Variant> {};
@@ -39,6 +40,12 @@ INSTANTIATE_TEST_SUITE_P(
                 WeightStorage::kBf16Plus8, Recompute::kBlock, Tie::kTied},
         Variant{"AdamWOnTwoRanks", 2, Algorithm::kAdamW, Accumulation::kGradient,
                 WeightStorage::kBf16PlusFp32, Recompute::kNone, Tie::kSwapHalves},
+        Variant{"DirectionOnThreeRanks", 3, Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, Recompute::kNone, Tie::kNone, TableOptimizer::kSame,
+                PublishMode::kDirection},
+        Variant{"DirectionWithAdamWOnTheTable", 3, Algorithm::kTiger, Accumulation::kMomentum,
+                WeightStorage::kBf16Plus8, Recompute::kNone, Tie::kNone, TableOptimizer::kAdamW,
+                PublishMode::kDirection},
         Variant{"TigerAndAdamWOnThreeRanks", 3, Algorithm::kTiger, Accumulation::kMomentum,
                 WeightStorage::kBf16Plus8, Recompute::kNone, Tie::kTied, TableOptimizer::kAdamW},
         Variant{"LionAndAdamWOnTwoRanks", 2, Algorithm::kLion, Accumulation::kGradient,
@@ -80,6 +87,7 @@ TEST_P(MemoryPlanTest, EqualsEveryByteThatARealRunRequests) {
   run.options.model.recompute = variant.recompute;
   run.options.model.tie = variant.tie;
   run.options.optim.table.optimizer = variant.table;
+  run.options.optim.publish = variant.publish;
 
   run.options.train.micro_batch = 2;
 
@@ -151,6 +159,32 @@ TEST(MemoryPlanOfStoragesTest, EveryAlgorithmStorageAndRecomputationIsPlanned) {
   }
   // Tiger has two accumulations, Lion and AdamW one.
   EXPECT_EQ(combinations, (2 + 1 + 1) * 4 * 2 * 2);
+}
+
+TEST(MemoryPlanOfStoragesTest, StepsThatTravelAsDirectionsArePlanned) {
+  int combinations = 0;
+  for (const Algorithm algorithm : {Algorithm::kTiger, Algorithm::kLion}) {
+    for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+      for (const WeightStorage weights :
+           {WeightStorage::kFp32, WeightStorage::kBf16Plus8, WeightStorage::kBf16}) {
+        TinyRun run(4);
+        run.options.optim.algorithm = algorithm;
+        run.options.optim.accumulate = accumulate;
+        run.options.optim.weights = weights;
+        run.options.optim.publish = PublishMode::kDirection;
+        run.options.train.micro_batch = 2;
+        if (!OptimOptions(run.options.optim).Finish().ok()) {
+          continue;
+        }
+        SCOPED_TRACE(::testing::PrintToString(std::vector<int>{
+            static_cast<int>(algorithm), static_cast<int>(accumulate), static_cast<int>(weights)}));
+        ExpectOneStepAsPlanned(run, 1 + combinations % 3);
+        ++combinations;
+      }
+    }
+  }
+  // Tiger has two accumulations, Lion one.
+  EXPECT_EQ(combinations, (2 + 1) * 3);
 }
 
 struct Shipped {

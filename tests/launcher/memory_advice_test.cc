@@ -59,6 +59,20 @@ TEST(MemoryAdviceTest, RecomputesWithTheSmallestMicroBatch) {
   EXPECT_THAT(lines[1], StartsWith("  fits"));
 }
 
+// The same bits with more traffic.
+TEST(MemoryAdviceTest, SendsWholeWeightsWhereDirectionsDoNotFit) {
+  TinyRun run(2);
+  run.options.optim.weights = WeightStorage::kBf16Plus8;
+  run.options.optim.publish = PublishMode::kDirection;
+  run.options.model.recompute = Recompute::kBlock;
+  RunOptions smaller = run.options;
+  smaller.optim.publish = PublishMode::kWeights;
+  const std::vector<std::string> lines = Lines(run.options, 2, Planned(smaller, 2));
+  ASSERT_EQ(lines.size(), 1);
+  EXPECT_THAT(lines[0], StartsWith("  fits"));
+  EXPECT_THAT(lines[0], EndsWith("with optim.publish = \"weights\""));
+}
+
 TEST(MemoryAdviceTest, MarksExactlyTheChangesThatRoundDifferently) {
   TinyRun run(2);
   run.options.optim.accumulate = Accumulation::kGradient;

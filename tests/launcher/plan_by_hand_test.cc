@@ -188,6 +188,38 @@ TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
        .sent = same.bytes_sent - 63 * kSeenRows});
 }
 
+// The same run with steps that travel as directions. A rank's message about its shard of a group
+// has a factor (4 bytes) for each tensor and a rate (4 bytes) for each tensor or row of the
+// embedding, each of these parts in whole 16 bytes, and 2 bits for each element. A rank has its own
+// messages about all groups, those of all ranks about the largest group, and all low bits.
+TEST(PlanByHandTest, DirectionsOfSevenBillionParametersOn64Ranks) {
+  // 7 factors and 7 rates take 32 bytes each from the beginning to the codes at 64. Of 3088 blocks.
+  constexpr int64_t kBlock = 64 + 3088 * 1024 / 4;
+  constexpr int64_t kHead = 32 + 3144 * 1024 / 4;
+  // One factor in 16 bytes; 786 rates, 3144 bytes; codes from 3168 on.
+  constexpr int64_t kEmbedding = 3168 + 786 * 4096 / 4;
+  constexpr int64_t kOwn = 32 * kBlock + kHead + kEmbedding;
+  static_assert(kOwn == 26'911'872);
+  constexpr int64_t kShard = 107'626'496;
+
+  RunOptions options = Load("llama_7b_64gpu", 64);
+  const StepPlan weights = PlanFor(options, 64, kCuda);
+  options.optim.publish = PublishMode::kDirection;
+  CHECK_OK(options.Finish(64));
+  const StepPlan directions = PlanFor(options, 64, kCuda);
+  const auto more = [&](MemoryCategory category) {
+    return directions.memory.bytes(category) - weights.memory.bytes(category);
+  };
+  EXPECT_EQ(more(MemoryCategory::kWeights), 0);
+  EXPECT_EQ(more(MemoryCategory::kOptimizerState), 63 * kShard);
+  EXPECT_EQ(more(MemoryCategory::kGradients), 0);
+  // And a hash (8 bytes) of the low bits of all ranks for each of 34 groups that have some.
+  EXPECT_EQ(more(MemoryCategory::kCommunication), kOwn + 64 * kEmbedding + 8 * 34);
+  EXPECT_EQ(more(MemoryCategory::kData), 0);
+  EXPECT_EQ(directions.arena_bytes, weights.arena_bytes);
+  EXPECT_EQ(directions.bytes_sent - weights.bytes_sent, 63 * (kOwn - 2 * kShard));
+}
+
 // C = 8192, L = 80, H = 64, K = 8, D = 128, F = 28672, V = 128256, T = 4096, B = 1, R = 1024; 2,048
 // sequences are 2 micro-steps. Blocks are recomputed.
 TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
