@@ -57,3 +57,19 @@ function(panthera_cuda_sources target)
     target_link_libraries(${target} PRIVATE CUDA::cudart_static)
   endif()
 endfunction()
+
+# panthera_hopper_sources(TARGET HOPPER file... [OTHERWISE file...]): adds to TARGET, after its
+# libraries are known, the first files in a build that compiles for Hopper's own instructions, and
+# for them only; else, if it has GPU code, the others. The emulation does not have these
+# instructions.
+function(panthera_hopper_sources target)
+  cmake_parse_arguments(ARG "" "" "HOPPER;OTHERWISE" ${ARGN})
+  if(PANTHERA_CUDA STREQUAL "nvcc" AND "90a" IN_LIST CMAKE_CUDA_ARCHITECTURES)
+    add_library(${target}_hopper OBJECT ${ARG_HOPPER})
+    set_target_properties(${target}_hopper PROPERTIES CUDA_ARCHITECTURES 90a)
+    target_link_libraries(${target}_hopper PRIVATE $<TARGET_PROPERTY:${target},LINK_LIBRARIES>)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_hopper>)
+  elseif(ARG_OTHERWISE)
+    panthera_cuda_sources(${target} CUDA ${ARG_OTHERWISE})
+  endif()
+endfunction()

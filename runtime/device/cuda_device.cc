@@ -57,6 +57,15 @@ void ZeroNow(std::byte* memory, int64_t bytes) {
 
 }  // namespace
 
+ComputeCapability CapabilityOf(Device device) {
+  ComputeCapability capability{};
+  CHECK_CUDA(
+      cudaDeviceGetAttribute(&capability.major, cudaDevAttrComputeCapabilityMajor, device.ordinal));
+  CHECK_CUDA(
+      cudaDeviceGetAttribute(&capability.minor, cudaDevAttrComputeCapabilityMinor, device.ordinal));
+  return capability;
+}
+
 int64_t FreeBytes(Device device) {
   CHECK_CUDA(cudaSetDevice(device.ordinal));
   size_t free_bytes = 0;

@@ -28,6 +28,15 @@ using EventHandle = void*;
 
 enum class Timing : uint8_t { kNone, kMeasured };
 
+// What kind of GPU a device is: {9, 0} is Hopper.
+struct ComputeCapability {
+  int major;
+  int minor;
+
+  bool operator==(const ComputeCapability&) const = default;
+};
+ComputeCapability CapabilityOf(Device device);
+
 // How much memory of a device no process has taken.
 int64_t FreeBytes(Device device);
 // What the maker calls this kind of GPU: "NVIDIA H200".

@@ -27,6 +27,7 @@ std::vector<std::string> CudaDeviceIds(int) { Absent(); }
 
 namespace cuda {
 
+ComputeCapability CapabilityOf(Device) { Absent(); }
 int64_t FreeBytes(Device) { Absent(); }
 std::string ModelName(Device) { Absent(); }
 std::byte* AllocateDevice(Device, int64_t, const std::string&) { Absent(); }
