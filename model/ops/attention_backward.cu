@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <iterator>
 #include <span>
 #include <type_traits>
 
@@ -24,7 +23,8 @@ bool OverlapsQueries(std::span<const AttentionBand> bands, const Heads& dq) {
 
 void AttentionBackward(Stream& stream, const Heads& dout, std::span<const AttentionBand> bands,
                        const Heads& v, const Heads& out, const Tensor& lse, float scale,
-                       const AttentionBackwardScratch& scratch, Heads dq, Heads dk, Heads dv) {
+                       const AttentionBackwardScratch& scratch, Heads dq, Heads dk, Heads dv,
+                       KernelChoice choice) {
   if (out.batch * out.heads * out.tokens == 0) {
     return;
   }
@@ -43,13 +43,18 @@ void AttentionBackward(Stream& stream, const Heads& dout, std::span<const Attent
                                          .dk = View<T>(dk),
                                          .dv = View<T>(dv)};
     if constexpr (std::is_same_v<T, BF16>) {
-      const Heads* const others[] = {&v, &out, &dout, &dq_now, &dk, &dv};
-      if (FitsTensorCores(bands) &&
-          std::all_of(std::begin(others), std::end(others),
-                      [](const Heads* heads) { return FitsTensorCores(*heads); })) {
-        LaunchQueryGradient(stream, arguments, out.batch);
-        LaunchKeyGradient(stream, arguments, out.batch);
-        return;
+      switch (ChooseAttentionKernels(bands, {&v, &out, &dout, &dq_now, &dk, &dv},
+                                     PlatformOf(stream, choice))) {
+        case AttentionKernels::kHopper:
+          LaunchHopperQueryGradient(stream, arguments, out.batch);
+          LaunchHopperKeyGradient(stream, arguments, out.batch);
+          return;
+        case AttentionKernels::kTensorCores:
+          LaunchQueryGradient(stream, arguments, out.batch);
+          LaunchKeyGradient(stream, arguments, out.batch);
+          return;
+        case AttentionKernels::kRows:
+          break;
       }
     }
     LaunchQueryGradientRows(stream, arguments, out.batch);

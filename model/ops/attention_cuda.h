@@ -2,10 +2,11 @@
 // kernels on `stream`.
 //
 // bf16 heads of width 64 or 128 whose rows begin at multiples of 16 bytes go to the tensor cores,
-// all others to kernels with a warp per row. Both work through the keys with a running maximum (Dao
-// et al. 2022, arXiv:2205.14135) in an order that sizes alone determine, without atomics: the same
-// bits in every run. On the tensor cores probabilities and their gradients are rounded to bf16 for
-// the products that they enter; all sums are fp32.
+// on Hopper to kernels of its own; all others to kernels with a warp per row (attention_choice.h).
+// All work through the keys with a running maximum (Dao et al. 2022, arXiv:2205.14135) in an order
+// that sizes alone determine, without atomics: the same bits in every run on the same kind of GPU.
+// On the tensor cores probabilities and their gradients are rounded to bf16 for the products that
+// they enter; all sums are fp32.
 #ifndef PANTHERA_MODEL_OPS_ATTENTION_CUDA_H_
 #define PANTHERA_MODEL_OPS_ATTENTION_CUDA_H_
 
@@ -14,6 +15,7 @@
 #include <span>
 
 #include "model/ops/attention.h"
+#include "model/ops/attention_choice.h"
 #include "model/ops/heads.h"
 #include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
@@ -26,7 +28,8 @@ inline constexpr int64_t kMostAttentionKeys = int64_t{1} << 30;
 inline constexpr int64_t kMostAttentionWidth = 256;
 
 void AttentionForward(Stream& stream, std::span<const AttentionBand> bands, const Heads& v,
-                      float scale, Heads out, Tensor lse);
+                      float scale, Heads out, Tensor lse,
+                      KernelChoice choice = KernelChoice::kFastest);
 
 // Memory of the backward pass, overwritten: 4 * B * H * Tq bytes for delta.
 struct AttentionBackwardScratch {
@@ -40,7 +43,8 @@ bool OverlapsQueries(std::span<const AttentionBand> bands, const Heads& dq);
 
 void AttentionBackward(Stream& stream, const Heads& dout, std::span<const AttentionBand> bands,
                        const Heads& v, const Heads& out, const Tensor& lse, float scale,
-                       const AttentionBackwardScratch& scratch, Heads dq, Heads dk, Heads dv);
+                       const AttentionBackwardScratch& scratch, Heads dq, Heads dk, Heads dv,
+                       KernelChoice choice = KernelChoice::kFastest);
 
 }  // namespace panthera::cuda
 

@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads, 2) ForwardKernel(ForwardArguments<BF
 }
 
 template <int kWidth>
-void LaunchForward(Stream& stream, const ForwardArguments<BF16>& arguments, int64_t batch) {
+void LaunchOfWidth(Stream& stream, const ForwardArguments<BF16>& arguments, int64_t batch) {
   const AttentionView<BF16>& attention = arguments.attention;
   const int64_t tiles = CeilDiv(attention.queries, kQueries);
   Launch(stream,
@@ -209,8 +209,16 @@ void LaunchForward(Stream& stream, const ForwardArguments<BF16>& arguments, int6
 
 }  // namespace
 
+void LaunchForward(Stream& stream, const ForwardArguments<BF16>& arguments, int64_t batch) {
+  if (arguments.attention.v.width == 64) {
+    LaunchOfWidth<64>(stream, arguments, batch);
+  } else {
+    LaunchOfWidth<128>(stream, arguments, batch);
+  }
+}
+
 void AttentionForward(Stream& stream, std::span<const AttentionBand> bands, const Heads& v,
-                      float scale, Heads out, Tensor lse) {
+                      float scale, Heads out, Tensor lse, KernelChoice choice) {
   if (out.batch * out.heads * out.tokens == 0) {
     return;
   }
@@ -218,13 +226,15 @@ void AttentionForward(Stream& stream, std::span<const AttentionBand> bands, cons
     const ForwardArguments<T> arguments{
         .attention = View<T>(bands, v, out, scale), .out = View<T>(out), .lse = lse.data<float>()};
     if constexpr (std::is_same_v<T, BF16>) {
-      if (FitsTensorCores(bands) && FitsTensorCores(v) && FitsTensorCores(out)) {
-        if (out.width == 64) {
-          LaunchForward<64>(stream, arguments, out.batch);
-        } else {
-          LaunchForward<128>(stream, arguments, out.batch);
-        }
-        return;
+      switch (ChooseAttentionKernels(bands, {&v, &out}, PlatformOf(stream, choice))) {
+        case AttentionKernels::kHopper:
+          LaunchHopperForward(stream, arguments, out.batch);
+          return;
+        case AttentionKernels::kTensorCores:
+          LaunchForward(stream, arguments, out.batch);
+          return;
+        case AttentionKernels::kRows:
+          break;
       }
     }
     LaunchForwardRows(stream, arguments, out.batch);

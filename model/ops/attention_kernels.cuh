@@ -2,13 +2,12 @@
 #ifndef PANTHERA_MODEL_OPS_ATTENTION_KERNELS_CUH_
 #define PANTHERA_MODEL_OPS_ATTENTION_KERNELS_CUH_
 
-#include <algorithm>
 #include <cstdint>
-#include <span>
 
 #include "model/ops/attention_arguments.cuh"
-#include "model/ops/heads.h"
+#include "model/ops/attention_choice.h"
 #include "runtime/base/dtype.h"
+#include "runtime/device/cuda_device.h"
 #include "runtime/device/stream.h"
 
 namespace panthera::cuda {
@@ -34,26 +33,27 @@ struct BackwardArguments {
   HeadsView<T> dv;
 };
 
-// Whether the kernels for tensor cores can read and write these heads, 16 bytes at a time.
-inline bool FitsTensorCores(const Heads& heads) {
-  constexpr int64_t kBytes = 16;
-  return heads.dtype() == DType::kBF16 && (heads.width == 64 || heads.width == 128) &&
-         heads.row_stride() * SizeOf(DType::kBF16) % kBytes == 0 &&
-         reinterpret_cast<uintptr_t>(heads.at<BF16>(0, 0, 0)) % kBytes == 0;
-}
-inline bool FitsTensorCores(std::span<const AttentionBand> bands) {
-  return std::all_of(bands.begin(), bands.end(), [](const AttentionBand& band) {
-    return FitsTensorCores(band.q) && FitsTensorCores(band.k);
-  });
+// Whether this build has kernels for Hopper.
+AttentionPlatform::HopperKernels HopperAttention();
+
+inline AttentionPlatform PlatformOf(Stream& stream, KernelChoice choice) {
+  return {CapabilityOf(stream.device()), HopperAttention(), choice};
 }
 
-// attention_query_gradient.cu: delta and dq. attention_key_gradient.cu: then dk and dv. For heads
-// that fit the tensor cores.
+// kTensorCores: attention_forward.cu. attention_query_gradient.cu: delta and dq.
+// attention_key_gradient.cu: then dk and dv.
+void LaunchForward(Stream& stream, const ForwardArguments<BF16>& arguments, int64_t batch);
 void LaunchQueryGradient(Stream& stream, const BackwardArguments<BF16>& arguments, int64_t batch);
 void LaunchKeyGradient(Stream& stream, const BackwardArguments<BF16>& arguments, int64_t batch);
 
-// attention_rows.cu, for heads of any place and width and both float types: a warp per row, sums by
-// fp32 FMAs.
+// kHopper: the same, with other last bits (attention_*_hopper.cu).
+void LaunchHopperForward(Stream& stream, const ForwardArguments<BF16>& arguments, int64_t batch);
+void LaunchHopperQueryGradient(Stream& stream, const BackwardArguments<BF16>& arguments,
+                               int64_t batch);
+void LaunchHopperKeyGradient(Stream& stream, const BackwardArguments<BF16>& arguments,
+                             int64_t batch);
+
+// kRows: attention_rows.cu, sums by fp32 FMAs.
 template <typename T>
 void LaunchForwardRows(Stream& stream, const ForwardArguments<T>& arguments, int64_t batch);
 // First delta and dq, then dk and dv.

@@ -15,13 +15,14 @@ namespace {
 
 }  // namespace
 
-void AttentionForward(Stream&, std::span<const AttentionBand>, const Heads&, float, Heads, Tensor) {
+void AttentionForward(Stream&, std::span<const AttentionBand>, const Heads&, float, Heads, Tensor,
+                      KernelChoice) {
   Absent();
 }
 bool OverlapsQueries(std::span<const AttentionBand>, const Heads&) { Absent(); }
 void AttentionBackward(Stream&, const Heads&, std::span<const AttentionBand>, const Heads&,
                        const Heads&, const Tensor&, float, const AttentionBackwardScratch&, Heads,
-                       Heads, Heads) {
+                       Heads, Heads, KernelChoice) {
   Absent();
 }
 void RmsNorm(Stream&, const Tensor&, const Tensor&, float, Tensor, Tensor) { Absent(); }

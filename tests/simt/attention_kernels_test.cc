@@ -11,6 +11,7 @@
 #include "model/ops/attention_cuda.h"
 #include "runtime/device/stream.h"
 #include "tests/model/ops/attention_case.h"
+#include "tests/model/ops/attention_checks.h"
 #include "tests/simt/emulator/device_state.h"
 #include "tests/simt/emulator/race_detector.h"
 #include "tests/support/random_tensor.h"
@@ -23,16 +24,6 @@ namespace {
 constexpr int64_t kUnbounded = AttentionBand::kUnbounded;
 constexpr Device kEmulated{DeviceKind::kCuda, 0};
 
-// Four bands with clocks of their own; the last begins where no query sees a key.
-AttentionSpec FourBands(AttentionSpec spec) {
-  const double offset = static_cast<double>(spec.keys - spec.queries);
-  spec.bands = {RotatedBand(0, 3, spec),
-                {3, 40, Clock{offset / 2, 0.5}, Clock{0, 0.5}},
-                {40, 1000, std::nullopt, Clock{5, 0.25}},
-                {1000, kUnbounded, Clock{7, 0}, std::nullopt}};
-  return spec;
-}
-
 // For the race detector, which runs the emulation twenty times slower.
 bool IsSmall(const AttentionSpec& spec) {
   return spec.batch * spec.heads * spec.queries * spec.keys * spec.width <= 2 * 66 * 66 * 128;
@@ -43,21 +34,6 @@ std::vector<AttentionSpec> Runnable(std::vector<AttentionSpec> specs) {
     std::erase_if(specs, [](const AttentionSpec& spec) { return !IsSmall(spec); });
   }
   return specs;
-}
-
-// One token; sizes around the kernels' 32, 64 and 128 rows; more keys than queries; windows smaller
-// and larger than a tile, and one that holds all pairs of some tiles but one; several bands;
-// grouped heads.
-std::vector<AttentionSpec> TensorCoreSpecs() {
-  return Runnable(
-      {Causal(1, 1, 1, 1, 1, 64), Causal(1, 1, 1, 1, 1, 128), Causal(2, 7, 7, 4, 1, 64),
-       Causal(1, 65, 65, 2, 2, 64), Causal(1, 65, 65, 1, 1, 128), Causal(2, 130, 130, 4, 2, 64),
-       Causal(1, 130, 130, 4, 4, 128), Causal(1, 3, 70, 2, 1, 64), Causal(1, 20, 190, 2, 1, 128),
-       Causal(1, 129, 300, 1, 1, 64), Window(Causal(1, 66, 66, 1, 1, 64), 5),
-       Window(Causal(1, 300, 300, 1, 1, 64), 95), Window(Causal(1, 260, 270, 1, 1, 128), 31),
-       ReRope(Causal(1, 65, 66, 2, 1, 64), 20), ReRope(Causal(1, 200, 200, 1, 1, 128), 64, 150),
-       ReRope(Causal(1, 150, 280, 2, 1, 64), 100), FourBands(Causal(1, 140, 150, 2, 1, 64)),
-       FourBands(Causal(1, 66, 66, 1, 1, 128))});
 }
 
 // Widths that no tensor core kernel takes.
@@ -88,75 +64,13 @@ class AttentionKernelsTest : public ::testing::Test {
     stream_.Synchronize();
   }
 
-  // The bounds of tests/model/ops/attention_test.cc: the kernels round in the same places.
-  static void ExpectForwardIsNear(const AttentionCase& x);
-  static void ExpectBackwardIsNear(const AttentionCase& x);
-
   MemoryLedger ledger_;
   Context cpu_;
   Stream stream_{kEmulated};
 };
 
-std::string Describe(const AttentionSpec& spec) {
-  return std::to_string(spec.queries) + " queries, " + std::to_string(spec.keys) + " keys, " +
-         std::to_string(spec.heads) + "/" + std::to_string(spec.kv_heads) + " heads of " +
-         std::to_string(spec.width) + ", " + std::to_string(spec.bands.size()) + " bands";
-}
-
-// A bound of the error of scale * <q, k>: D round-offs of |q| |k|, which is below 3 D for these
-// inputs, and a few of the score itself.
-double ScoreError(const AttentionSpec& spec) {
-  const double width = static_cast<double>(spec.width);
-  return (width + 8) * UnitRoundoff(DType::kF32) * 3 * std::sqrt(width);
-}
-
-void AttentionKernelsTest::ExpectForwardIsNear(const AttentionCase& x) {
-  SCOPED_TRACE(Describe(x.spec));
-  const double u = UnitRoundoff(x.out.tensor().dtype());
-  const double u32 = UnitRoundoff(DType::kF32);
-  const auto expected = reference::Attention(x.Problem());
-  const double keys = static_cast<double>(x.spec.keys);
-  // Every new maximum rescales the sum, and base-2 exponentials round their argument: a few
-  // round-offs of a score, and one per key.
-  EXPECT_TRUE(IsNear(x.lse, expected.lse,
-                     {.relative = u32, .absolute = 2 * ScoreError(x.spec) + (keys + 72) * u32}));
-  // out is a mean of v: every probability is off by its score's error and its rounding, and the
-  // sums of probabilities and of products by at most one round-off per key.
-  const double mean_error = 2 * ScoreError(x.spec) + u + (keys + 72) * u32;
-  EXPECT_TRUE(IsNear(x.out, expected.out,
-                     {.relative = u, .absolute = mean_error * MaxMagnitude(ToDoubles(x.v))}));
-  EXPECT_LT(RelativeError(x.out, expected.out), 2 * u + 2 * ScoreError(x.spec) + keys * u32);
-}
-
-void AttentionKernelsTest::ExpectBackwardIsNear(const AttentionCase& x) {
-  SCOPED_TRACE(Describe(x.spec));
-  const double u = UnitRoundoff(x.out.tensor().dtype());
-  const double u32 = UnitRoundoff(DType::kF32);
-  const reference::AttentionProblem problem = x.Problem();
-  const auto expected = reference::AttentionBackward(problem, ToDoubles(x.dout));
-  // The largest sum of one key's probabilities over all queries: dv for a dout of ones.
-  const std::vector<double> ones(ToDoubles(x.dout).size(), 1);
-  const double column = MaxMagnitude(reference::AttentionBackward(problem, ones).dv);
-  // P is off by its score's error, and rounded; ds by P, dp and delta, which knows out only as
-  // rounded; |dp| and |delta| are below 6 sqrt(D) for these inputs; results are rounded once.
-  const double sums = static_cast<double>(x.spec.keys + x.spec.queries + 2 * x.spec.width) * u32;
-  const double error = 4 * u + 2 * ScoreError(x.spec) + sums;
-  const double ds = 2 * 6;  // scale * 2 max |dp|
-  const auto bound = [&](double scale) { return Tolerance{.relative = u, .absolute = scale}; };
-  EXPECT_TRUE(IsNear(x.dq, expected.dq, bound(error * ds * MaxMagnitude(ToDoubles(x.k)))));
-  EXPECT_TRUE(IsNear(x.dk, expected.dk, bound(error * ds * column * MaxMagnitude(ToDoubles(x.q)))));
-  EXPECT_TRUE(IsNear(x.dv, expected.dv, bound(error * column * MaxMagnitude(ToDoubles(x.dout)))));
-  if (x.spec.keys > 1) {
-    // In the norm, errors of single elements do not add up to the worst case.
-    const double norm_error = 6 * u + 2 * ScoreError(x.spec);
-    EXPECT_LT(RelativeError(x.dq, expected.dq), norm_error);
-    EXPECT_LT(RelativeError(x.dk, expected.dk), norm_error);
-    EXPECT_LT(RelativeError(x.dv, expected.dv), norm_error);
-  }
-}
-
 TEST_F(AttentionKernelsTest, ForwardOnTensorCoresMatchesTheReference) {
-  for (const AttentionSpec& spec : TensorCoreSpecs()) {
+  for (const AttentionSpec& spec : Runnable(TensorCoreSpecs())) {
     AttentionCase x = Case(spec, DType::kBF16);
     Forward(x);
     ExpectForwardIsNear(x);
@@ -164,7 +78,7 @@ TEST_F(AttentionKernelsTest, ForwardOnTensorCoresMatchesTheReference) {
 }
 
 TEST_F(AttentionKernelsTest, BackwardOnTensorCoresMatchesTheReference) {
-  for (const AttentionSpec& spec : TensorCoreSpecs()) {
+  for (const AttentionSpec& spec : Runnable(TensorCoreSpecs())) {
     AttentionCase x = Case(spec, DType::kBF16);
     Forward(x);
     Backward(x);
