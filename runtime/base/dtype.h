@@ -1,4 +1,4 @@
-// Element types of tensors, and bf16.
+// Element types of tensors, and the 16-bit floats.
 #ifndef PANTHERA_RUNTIME_BASE_DTYPE_H_
 #define PANTHERA_RUNTIME_BASE_DTYPE_H_
 
@@ -11,7 +11,8 @@
 
 namespace panthera {
 
-enum class DType : uint8_t { kF32, kBF16, kF64, kI64, kI32, kU8 };
+// kF16 occurs in files alone: nothing computes with it.
+enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI64, kI32, kU8 };
 
 // bfloat16: the upper half of an IEEE binary32. Conversion from float rounds to nearest, ties to
 // even; every NaN becomes a quiet NaN.
@@ -35,6 +36,17 @@ struct BF16 {
   }
 };
 
+// IEEE binary16. Conversion from float rounds to nearest, ties to even; what rounds to 2^16 or more
+// becomes infinite, and every NaN a quiet NaN. Conversion to float is exact.
+struct F16 {
+  uint16_t bits;
+
+  F16() = default;
+  explicit F16(float value);
+  explicit operator float() const;
+  friend bool operator==(F16 a, F16 b) = default;
+};
+
 int64_t SizeOf(DType dtype);
 const char* Name(DType dtype);
 inline std::ostream& operator<<(std::ostream& out, DType dtype) { return out << Name(dtype); }
@@ -55,6 +67,10 @@ struct DTypeOf<double> {
 template <>
 struct DTypeOf<BF16> {
   static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<F16> {
+  static constexpr DType value = DType::kF16;
 };
 template <>
 struct DTypeOf<int64_t> {

@@ -30,9 +30,9 @@ struct DTypeName {
   DType dtype;
   const char* name;
 };
-constexpr DTypeName kDTypeNames[] = {{DType::kF32, "F32"}, {DType::kBF16, "BF16"},
-                                     {DType::kF64, "F64"}, {DType::kI64, "I64"},
-                                     {DType::kI32, "I32"}, {DType::kU8, "U8"}};
+constexpr DTypeName kDTypeNames[] = {
+    {DType::kF32, "F32"}, {DType::kBF16, "BF16"}, {DType::kF16, "F16"}, {DType::kF64, "F64"},
+    {DType::kI64, "I64"}, {DType::kI32, "I32"},   {DType::kU8, "U8"}};
 
 absl::Status BadHeader(const std::string& path, const std::string& why) {
   return absl::DataLossError(

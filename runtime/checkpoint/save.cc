@@ -46,6 +46,8 @@ bool AllFinite(std::span<const std::byte> bytes, DType dtype) {
       return !any_with_exponent(uint32_t{0x7F800000});
     case DType::kBF16:
       return !any_with_exponent(uint16_t{0x7F80});
+    case DType::kF16:
+      return !any_with_exponent(uint16_t{0x7C00});
     case DType::kF64:
       return !any_with_exponent(uint64_t{0x7FF0000000000000});
     default:

@@ -20,7 +20,7 @@ void ForEachElement(std::span<const std::byte> bytes, Visit visit) {
   for (size_t i = 0; i + sizeof(Element) <= bytes.size(); i += sizeof(Element)) {
     Element element;
     std::memcpy(&element, bytes.data() + i, sizeof(Element));
-    if constexpr (std::is_same_v<Element, BF16>) {
+    if constexpr (std::is_same_v<Element, BF16> || std::is_same_v<Element, F16>) {
       visit(static_cast<double>(static_cast<float>(element)));
     } else {
       visit(static_cast<double>(element));
@@ -35,6 +35,8 @@ void ForEachElement(std::span<const std::byte> bytes, DType dtype, Visit visit) 
       return ForEachElement<float>(bytes, visit);
     case DType::kBF16:
       return ForEachElement<BF16>(bytes, visit);
+    case DType::kF16:
+      return ForEachElement<F16>(bytes, visit);
     case DType::kF64:
       return ForEachElement<double>(bytes, visit);
     case DType::kI64:

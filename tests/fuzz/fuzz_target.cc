@@ -13,11 +13,11 @@
 namespace panthera::testing {
 
 std::vector<NamedTarget> FuzzTargets() {
-  return {{"checkpoint", MakeCheckpointTarget}, {"config", MakeConfigTarget},
-          {"documents", MakeDocumentsTarget},   {"gemm_algorithms", MakeGemmAlgorithmsTarget},
-          {"manifest", MakeManifestTarget},     {"metrics", MakeMetricsTarget},
-          {"overrides", MakeOverridesTarget},   {"safetensors", MakeSafetensorsTarget},
-          {"token_file", MakeTokenFileTarget}};
+  return {{"checkpoint", MakeCheckpointTarget},    {"config", MakeConfigTarget},
+          {"documents", MakeDocumentsTarget},      {"gemm_algorithms", MakeGemmAlgorithmsTarget},
+          {"hugging_face", MakeHuggingFaceTarget}, {"manifest", MakeManifestTarget},
+          {"metrics", MakeMetricsTarget},          {"overrides", MakeOverridesTarget},
+          {"safetensors", MakeSafetensorsTarget},  {"token_file", MakeTokenFileTarget}};
 }
 
 void CheckIsOneLine(const absl::Status& error) {

@@ -49,6 +49,7 @@ std::unique_ptr<FuzzTarget> MakeCheckpointTarget();
 std::unique_ptr<FuzzTarget> MakeConfigTarget();
 std::unique_ptr<FuzzTarget> MakeDocumentsTarget();
 std::unique_ptr<FuzzTarget> MakeGemmAlgorithmsTarget();
+std::unique_ptr<FuzzTarget> MakeHuggingFaceTarget();
 std::unique_ptr<FuzzTarget> MakeManifestTarget();
 std::unique_ptr<FuzzTarget> MakeMetricsTarget();
 std::unique_ptr<FuzzTarget> MakeOverridesTarget();

@@ -82,10 +82,55 @@ TEST(BF16Test, ZerosKeepTheirSignAndSubnormalsTheirValue) {
   EXPECT_EQ(Rounded(0x1p-149F), 0.0F);
 }
 
+// The value of a finite binary16 by the definition of the format.
+double ValueOfHalf(uint16_t bits) {
+  const int exponent = (bits >> 10) & 0x1F;
+  const int fraction = bits & 0x3FF;
+  const double size =
+      exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return (bits >> 15) == 0 ? size : -size;
+}
+
+TEST(F16Test, EveryValueIsThatOfTheFormatAndComesBackBitForBit) {
+  for (uint32_t i = 0; i <= 0xFFFF; ++i) {
+    const auto half = std::bit_cast<F16>(static_cast<uint16_t>(i));
+    const auto wide = static_cast<float>(half);
+    ASSERT_EQ(std::signbit(wide), i >= 0x8000) << i;
+    if ((i & 0x7C00) != 0x7C00) {
+      ASSERT_EQ(wide, ValueOfHalf(half.bits)) << i;
+      ASSERT_EQ(F16(wide), half) << i;
+    } else if ((i & 0x3FF) == 0) {
+      ASSERT_EQ(std::abs(wide), kInfinity);
+      ASSERT_EQ(F16(wide), half);
+    } else {
+      ASSERT_TRUE(std::isnan(wide)) << i;
+      ASSERT_EQ(F16(wide).bits, i | 0x200) << "a quiet NaN with the same payload";
+    }
+  }
+}
+
+// Between any two neighbours: below, at and above the middle. The neighbour of the largest value
+// would be 2^16, which is infinite.
+TEST(F16Test, RoundsBetweenAllNeighboursToNearestAndTiesToEven) {
+  for (uint16_t low = 0; low < 0x7C00; ++low) {
+    const auto high = static_cast<uint16_t>(low + 1);
+    const double above = high == 0x7C00 ? 0x1p16 : ValueOfHalf(high);
+    const auto middle = static_cast<float>((ValueOfHalf(low) + above) / 2);
+    const auto even = static_cast<uint16_t>(low + (low & 1));
+    ASSERT_EQ(F16(std::nextafter(middle, 0.0F)).bits, low);
+    ASSERT_EQ(F16(middle).bits, even);
+    ASSERT_EQ(F16(std::nextafter(middle, kInfinity)).bits, high);
+    ASSERT_EQ(F16(-middle).bits, even | 0x8000);
+  }
+  EXPECT_EQ(F16(std::numeric_limits<float>::max()).bits, 0x7C00);
+  EXPECT_EQ(F16(-std::numeric_limits<float>::denorm_min()).bits, 0x8000);
+}
+
 TEST(DTypeTest, SizesAreThoseOfTheirTypes) {
   EXPECT_EQ(SizeOf(DTypeOf<float>::value), 4);
   EXPECT_EQ(SizeOf(DTypeOf<double>::value), 8);
   EXPECT_EQ(SizeOf(DTypeOf<BF16>::value), 2);
+  EXPECT_EQ(SizeOf(DTypeOf<F16>::value), 2);
   EXPECT_EQ(SizeOf(DTypeOf<int64_t>::value), 8);
   EXPECT_EQ(SizeOf(DTypeOf<int32_t>::value), 4);
   EXPECT_EQ(SizeOf(DTypeOf<uint8_t>::value), 1);
@@ -93,6 +138,7 @@ TEST(DTypeTest, SizesAreThoseOfTheirTypes) {
 
 TEST(DTypeTest, UnitRoundoffIsTheErrorOfTheWorstTie) {
   EXPECT_EQ(OnePlus(0.5) - Rounded(OnePlus(0.5)), UnitRoundoff(DType::kBF16));
+  EXPECT_EQ(1 + 0x1p-11 - static_cast<float>(F16(1 + 0x1p-11)), UnitRoundoff(DType::kF16));
   EXPECT_EQ(UnitRoundoff(DType::kF32), std::numeric_limits<float>::epsilon() / 2);
   EXPECT_EQ(UnitRoundoff(DType::kF64), std::numeric_limits<double>::epsilon() / 2);
 }

@@ -1,0 +1,32 @@
+// Reading what other programs say about a model: config.json of Hugging Face.
+#ifndef PANTHERA_MODEL_HUGGING_FACE_CONFIG_H_
+#define PANTHERA_MODEL_HUGGING_FACE_CONFIG_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "model/options.h"
+#include "runtime/base/dtype.h"
+
+namespace panthera {
+
+// The model that the text of a config.json describes, finished: a Llama, or a Mistral, which has an
+// attention window. A key that transformers does not need has its default there. What does not
+// concern the shape of the model is as in ModelOptions, sequence_length is
+// max_position_embeddings.
+//
+// What a model here cannot do - scaled rotary positions, biases, other activations, dropout,
+// quantized weights - is refused, never ignored. The error is one line that names `path`, the key
+// and what is supported.
+absl::StatusOr<ModelOptions> ParseHuggingFaceConfig(const std::string& text,
+                                                    const std::string& path);
+
+// The same config.json with another type of weights, everything else as it is. `text` must be one
+// that ParseHuggingFaceConfig accepts, `weights` a type of floats that files have.
+std::string WithWeightType(const std::string& text, DType weights);
+
+}  // namespace panthera
+
+#endif  // PANTHERA_MODEL_HUGGING_FACE_CONFIG_H_

@@ -1,0 +1,117 @@
+#include "runtime/checkpoint/weight_import.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "runtime/base/check.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/checkpoint/float_elements.h"
+#include "runtime/checkpoint/host_access.h"
+
+namespace panthera {
+namespace {
+
+constexpr int64_t kBlockElements = int64_t{1} << 20;
+
+// Elements of a shard in host memory, whatever device the shard lies on.
+class HostBlock {
+ public:
+  explicit HostBlock(const WeightShard& shard) : shard_(shard) {
+    block_.storage = shard.storage;
+    block_.values = Allocate(shard.values, values_);
+    if (shard.remainder.has_value()) {
+      block_.remainder = Allocate(*shard.remainder, remainder_);
+    }
+    if (shard.master.has_value()) {
+      block_.master = Allocate(*shard.master, master_);
+    }
+  }
+
+  // Elements [begin, ...) of the shard = values, rounded to nearest.
+  void Store(std::span<const float> values, int64_t begin) {
+    const auto count = static_cast<int64_t>(values.size());
+    WriteWeightsToNearest(block_, 0, count, values.data());
+    Copy(block_.values, shard_.values, count, begin);
+    if (block_.remainder.has_value()) {
+      Copy(*block_.remainder, *shard_.remainder, count, begin);
+    }
+    if (block_.master.has_value()) {
+      Copy(*block_.master, *shard_.master, count, begin);
+    }
+  }
+
+ private:
+  static Tensor Allocate(const Tensor& like, std::vector<std::byte>& memory) {
+    const int64_t elements = std::min(kBlockElements, like.elements());
+    memory.resize(static_cast<size_t>(elements * SizeOf(like.dtype())));
+    return {memory.data(), Shape{elements}, like.dtype(), Device{}};
+  }
+
+  void Copy(const Tensor& from, const Tensor& to, int64_t count, int64_t begin) {
+    host_.Write({from.bytes_data(), static_cast<size_t>(count * SizeOf(from.dtype()))}, to, begin);
+  }
+
+  const WeightShard& shard_;
+  WeightShard block_;
+  std::vector<std::byte> values_;
+  std::vector<std::byte> remainder_;
+  std::vector<std::byte> master_;
+  HostAccess host_;
+};
+
+absl::Status CheckFinite(std::span<const float> values, const WeightFiles& weights,
+                         const StoredTensor& tensor, int64_t begin) {
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  return bad == values.end()
+             ? absl::OkStatus()
+             : absl::DataLossError(absl::StrCat(
+                   weights.PathOf(tensor), ": element ", begin + (bad - values.begin()),
+                   " of tensor ", tensor.tensor.name,
+                   " is not finite; no training can begin with it, so use other weights"));
+}
+
+absl::Status ImportSegment(WeightReader& reader, const WeightFiles& weights, const ParamSpec& spec,
+                           const ShardSegment& segment, HostBlock& block) {
+  const StoredTensor* tensor = weights.Find(spec.name);
+  CHECK(tensor != nullptr) << spec.name;
+  CHECK_EQ(tensor->tensor.shape, spec.shape) << spec.name;
+  const int64_t begin = segment.param_begin;
+  RETURN_IF_ERROR(reader.Verify(*tensor, begin, begin + segment.elements));
+  const DType dtype = tensor->tensor.dtype;
+  const int64_t most = std::min(kBlockElements, segment.elements);
+  std::vector<std::byte> bytes(static_cast<size_t>(most * SizeOf(dtype)));
+  std::vector<float> values(static_cast<size_t>(most));
+  for (int64_t done = 0; done < segment.elements; done += most) {
+    const auto count = static_cast<size_t>(std::min(most, segment.elements - done));
+    const auto block_bytes = std::span(bytes).first(count * static_cast<size_t>(SizeOf(dtype)));
+    const auto block_values = std::span(values).first(count);
+    RETURN_IF_ERROR(reader.Read(*tensor, begin + done, block_bytes));
+    DecodeFloats(block_bytes, dtype, block_values);
+    RETURN_IF_ERROR(CheckFinite(block_values, weights, *tensor, begin + done));
+    block.Store(block_values, segment.shard_begin + done);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ImportShards(FileSystem& files, const WeightFiles& weights, ParameterStore& params) {
+  WeightReader reader(files, weights);
+  for (int g = 0; g < params.num_groups(); ++g) {
+    const WeightShard shard = params.shard(GroupId{g});
+    if (shard.values.device().is_meta()) {
+      continue;
+    }
+    HostBlock block(shard);
+    for (const ShardSegment& segment : params.segments(GroupId{g})) {
+      RETURN_IF_ERROR(ImportSegment(reader, weights, params.spec(segment.param), segment, block));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace panthera
