@@ -59,26 +59,6 @@ absl::StatusOr<std::string> NamedCheckpoint(FileSystem& files, const std::string
   return CheckpointDirectory(path, *step);
 }
 
-absl::StatusOr<Checkpoint> SearchRun(FileSystem& files, HostGroup& host,
-                                     const std::string& run_dir) {
-  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, run_dir));
-  if (!found.checkpoint.has_value() && !found.skipped.empty()) {
-    return NoUsableCheckpoint(run_dir, found.skipped, "restore one of them or give another run");
-  }
-  if (host.rank() == 0) {
-    for (const std::string& reason : found.skipped) {
-      LOG(WARNING) << reason;
-    }
-  }
-  if (!found.checkpoint.has_value()) {
-    return absl::NotFoundError(absl::StrCat(
-        run_dir,
-        ": no whole checkpoint with finite numbers here; give a run directory (train.run_dir of a "
-        "run that has saved) or a directory like RUN_DIR/checkpoints/step_00001000"));
-  }
-  return *std::move(found.checkpoint);
-}
-
 absl::StatusOr<Checkpoint> OpenNamedCheckpoint(FileSystem& files, HostGroup& host,
                                                const std::string& path,
                                                std::optional<int64_t> step) {
@@ -149,6 +129,26 @@ absl::Status NoUsableCheckpoint(const std::string& run_dir, const std::vector<st
       run_dir, ": none of its checkpoints is whole and finite (", skipped.front(),
       others == 0 ? "" : absl::StrCat("; and ", others, others == 1 ? " other" : " others"), "); ",
       remedy));
+}
+
+absl::StatusOr<Checkpoint> SearchRun(FileSystem& files, HostGroup& host,
+                                     const std::string& run_dir) {
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindNewest(files, host, run_dir));
+  if (!found.checkpoint.has_value() && !found.skipped.empty()) {
+    return NoUsableCheckpoint(run_dir, found.skipped, "restore one of them or give another run");
+  }
+  if (host.rank() == 0) {
+    for (const std::string& reason : found.skipped) {
+      LOG(WARNING) << reason;
+    }
+  }
+  if (!found.checkpoint.has_value()) {
+    return absl::NotFoundError(absl::StrCat(
+        run_dir,
+        ": no whole checkpoint with finite numbers here; give a run directory (train.run_dir of a "
+        "run that has saved) or a directory like RUN_DIR/checkpoints/step_00001000"));
+  }
+  return *std::move(found.checkpoint);
 }
 
 absl::Status AdviseOnDamage(const absl::Status& status) {

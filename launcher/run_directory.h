@@ -37,6 +37,11 @@ absl::Status NoUsableCheckpoint(const std::string& run_dir, const std::vector<st
 absl::Status CheckSameDataAs(FileSystem& files, const Checkpoint& checkpoint,
                              const DataRecord& data);
 
+// A run's newest checkpoint that is whole and holds only finite numbers; none is an error that says
+// why. Collective; every rank gets the same status.
+absl::StatusOr<Checkpoint> SearchRun(FileSystem& files, HostGroup& host,
+                                     const std::string& run_dir);
+
 // The status of reading a checkpoint that was asked for. If it is damaged, says what to do instead.
 absl::Status AdviseOnDamage(const absl::Status& status);
 

@@ -22,6 +22,7 @@ struct TrainOptions {
   int64_t micro_batch = 0;
   int64_t seed = 0;
   std::string run_dir;
+  std::string start_from;
   int64_t stall_seconds = 1200;
   int64_t check_every = 100;
 
@@ -36,6 +37,11 @@ struct TrainOptions {
     visit.Int({"seed", "of initial values and of stochastic rounding"}, seed, {});
     visit.Text({"run_dir", "folder of this run's checkpoints, logs and resolved configuration"},
                run_dir);
+    visit.Text({"start_from",
+                "folder of the weights that a new run begins with: a Hugging Face model (Llama or "
+                "Mistral), or a checkpoint or run of Panthera; one that goes on does not read it; "
+                "\"\": random ones"},
+               start_from);
     visit.Int({"stall_seconds",
                "the job is ended (exit code 76) when no rank has made progress for so long; 0: "
                "never"},

@@ -16,6 +16,7 @@
 #include "launcher/run_state.h"
 #include "launcher/trainer.h"
 #include "launcher/watched_calls.h"
+#include "launcher/weight_source.h"
 #include "launcher/world.h"
 #include "optim/skip_budget.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -47,10 +48,10 @@ class TrainingRun {
   using StopRequest = absl::FunctionRef<bool()>;
   static bool NeverAskedToStop() { return false; }
 
-  // Opens the data, locks the directory, finds the newest checkpoint that is whole and finite,
-  // allocates everything and loads or initialises the parameters. Collective; every rank gets the
-  // same status. Changes nothing but for making the directory and its lock. `options` must be
-  // finished for the world's size.
+  // Opens the data and train.start_from, locks the directory, finds the newest checkpoint that is
+  // whole and finite, allocates everything and loads or initialises the parameters. Collective;
+  // every rank gets the same status. Changes nothing but for making the directory and its lock.
+  // `options` must be finished for the world's size.
   static absl::StatusOr<std::unique_ptr<TrainingRun>> Open(const RunOptions& options,
                                                            StartMode start, World& world);
 
@@ -76,6 +77,12 @@ class TrainingRun {
   absl::Status FindResumePoint(int64_t before_step);
   absl::Status CheckResumePoint();
   absl::Status CheckUnchanged();
+  // Whether the run may go on from a checkpoint, as far as names tell; the same on every rank.
+  bool MayGoOn();
+  // Opens train.start_from, if it is given and not open. Collective.
+  absl::Status OpenStartingPoint();
+  // Fresh weights, or those of train.start_from. Collective.
+  absl::Status BeginAnew();
   // Loads the resume point, or an older one if its tensors turn out to be damaged.
   absl::Status LoadResumePoint();
   absl::Status CreateTrainer();
@@ -119,6 +126,7 @@ class TrainingRun {
   WatchedFileSystem files_;
   std::optional<RunLock> lock_;
   std::optional<Checkpoint> resume_from_;
+  std::optional<WeightSource> start_weights_;
   std::vector<std::string> skipped_;     // why newer checkpoints were not taken
   std::vector<std::string> unfinished_;  // newer saves that were cut short
   std::vector<ConfigChange> changed_;    // since `resume_from_` was saved

@@ -1,6 +1,7 @@
 // How a run begins: from its options to everything in memory and its records open.
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <limits>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "launcher/gemm_rate.h"
 #include "launcher/host_memory.h"
 #include "launcher/run_directory.h"
+#include "launcher/start_weights.h"
 #include "launcher/training_checkpoint.h"
 #include "launcher/training_run.h"
 #include "launcher/version.h"
@@ -54,6 +56,10 @@ absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions&
   RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
   world.Enter(Phase::kStartingUp);
   RETURN_IF_ERROR(Agree(*world.host, run->PlanMemory()));
+  // Before anything is changed, if they will be needed.
+  if (!run->MayGoOn()) {
+    RETURN_IF_ERROR(run->OpenStartingPoint());
+  }
   RETURN_IF_ERROR(Agree(*world.host, run->LockDirectory()));
   if (start == StartMode::kResume) {
     RETURN_IF_ERROR(run->FindResumePoint(std::numeric_limits<int64_t>::max()));
@@ -161,8 +167,38 @@ absl::Status TrainingRun::LoadResumePoint() {
     skipped_.emplace_back(loaded.message());
     RETURN_IF_ERROR(FindResumePoint(first_step_));
   }
-  trainer_->InitializeParameters();
+  return BeginAnew();
+}
+
+bool TrainingRun::MayGoOn() {
+  bool found = false;
+  if (start_ == StartMode::kResume && is_first()) {
+    const absl::StatusOr<std::vector<StepDirectory>> saved =
+        ListStepDirectories(files_, options_.train.run_dir);
+    // What cannot be listed is for FindResumePoint to name.
+    found = !saved.ok() ||
+            std::any_of(saved->begin(), saved->end(), [](const StepDirectory& directory) {
+              return directory.ending.empty() || directory.ending == kReplacedEnding;
+            });
+  }
+  return world_.host->Broadcast(found ? "1" : "0", /*root=*/0) == "1";
+}
+
+absl::Status TrainingRun::OpenStartingPoint() {
+  if (options_.train.start_from.empty() || start_weights_.has_value()) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(start_weights_, OpenStartWeights(files_, *world_.host, options_));
   return absl::OkStatus();
+}
+
+absl::Status TrainingRun::BeginAnew() {
+  if (options_.train.start_from.empty()) {
+    trainer_->InitializeParameters();
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(OpenStartingPoint());
+  return LoadStartWeights(files_, world_, trainer_->instance(), *start_weights_);
 }
 
 absl::Status TrainingRun::PlanMemory() {
@@ -276,8 +312,10 @@ void TrainingRun::LogStart() const {
             << absl::StrFormat("%.2f", static_cast<double>(kept) / static_cast<double>(parameters))
             << " bytes per parameter";
   LOG(INFO) << options_.train.run_dir
-            << (resume_from_.has_value() ? absl::StrCat(": going on after step ", first_step_)
-                                         : ": a new run");
+            << (resume_from_.has_value()     ? absl::StrCat(": going on after step ", first_step_)
+                : start_weights_.has_value() ? absl::StrCat(": a new run with the weights of ",
+                                                            start_weights_->weights.directory())
+                                             : ": a new run");
 }
 
 }  // namespace panthera

@@ -1,7 +1,10 @@
 #include "model/hugging_face_config.h"
 
+#include <initializer_list>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"

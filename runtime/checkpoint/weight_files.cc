@@ -1,6 +1,7 @@
 #include "runtime/checkpoint/weight_files.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 

@@ -9,8 +9,8 @@ TEST(ErrorTable, HasOneTableForEverySubject) {
   ExpectErrorTableOf({"Configuration: the file", "Configuration: the values",
                       "Data: where the token files are", "Data: what is in the token files",
                       "Text and tokenizers", "Checkpoints to resume from",
-                      "Checkpoints to evaluate and generate from", "Run directories",
-                      "Ranks, batch and memory", "Devices", "Command line"});
+                      "Checkpoints to evaluate and generate from", "Weights to start from",
+                      "Run directories", "Ranks, batch and memory", "Devices", "Command line"});
 }
 
 }  // namespace

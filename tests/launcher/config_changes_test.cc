@@ -102,7 +102,7 @@ TEST(ResumeTest, KeysThatMayChange) {
                   "optim.epsilon", "optim.accumulate", "optim.weights", "optim.momentum",
                   "optim.table_optimizer", "optim.table_beta1", "optim.table_beta2",
                   "data.train[0].path", "data.train[0].weight", "data.tokenizer", "data.seed",
-                  "train.global_batch", "train.seed"));
+                  "train.global_batch", "train.seed", "train.start_from"));
 }
 
 TEST(ResumeTest, ChangesKeepTheirValues) {
