@@ -140,6 +140,13 @@ std::string PrintConfig(const RunOptions& options) {
   return visitor.TakeText();
 }
 
+std::string PrintModelConfig(const ModelOptions& model, const std::string& start_from) {
+  ModelOptions copy = model;  // visitors see mutable fields
+  PrintVisitor visitor;
+  visitor.Section({"model", "shape of the transformer"}, copy);
+  return absl::StrCat(visitor.TakeText(), "\n[train]\nstart_from = ", QuotedText(start_from), "\n");
+}
+
 std::string PrintConfigReference() {
   RunOptions options;
   options.optim.schedule.points.resize(1);

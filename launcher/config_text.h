@@ -22,6 +22,10 @@ std::vector<ConfigField> ListFields(const RunOptions& options);
 // Reading it gives equal options.
 std::string PrintConfig(const RunOptions& options);
 
+// The beginning of a configuration: the section of the model as PrintConfig has it, and
+// train.start_from.
+std::string PrintModelConfig(const ModelOptions& model, const std::string& start_from);
+
 // As PrintConfig for the defaults, with one entry in every list so that its keys are explained too.
 std::string PrintConfigReference();
 

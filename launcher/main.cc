@@ -5,6 +5,7 @@
 
 #include "launcher/argument_error.h"
 #include "launcher/config_command.h"
+#include "launcher/convert_command.h"
 #include "launcher/eval_command.h"
 #include "launcher/exit_codes.h"
 #include "launcher/generate_command.h"
@@ -45,6 +46,7 @@ int main(int argc, char** argv) {
   panthera::AddGenerateCommand(app, exit_code);
   panthera::AddTokenizeCommand(app, exit_code);
   panthera::AddInspectCommand(app, exit_code);
+  panthera::AddConvertCommand(app, exit_code);
   panthera::AddConfigCommand(app, exit_code);
 
   // After the commands, which would inherit it.

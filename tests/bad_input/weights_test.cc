@@ -1,6 +1,10 @@
+#include <cstring>
+
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "tests/bad_input/bad_input.h"
+#include "tests/bad_input/program_run.h"
 
 namespace panthera::testing {
 namespace {
@@ -94,6 +98,78 @@ TEST(BadWeights, AreNamedWhenARunStartsFromThem) {
               [](const Workspace& files) { files.Remove(std::string(kStep) + "manifest.json"); },
               "run/checkpoints/step_00000002"),
       });
+}
+
+BadInput ConvertOf(const std::string& what, const std::vector<std::string>& arguments,
+                   const std::string& names, const std::string& fix,
+                   const std::function<void(const Workspace&)>& spoil = Nothing) {
+  BadInput bad = Start(what, names, fix, spoil);
+  bad.arguments = {"convert"};
+  bad.arguments.insert(bad.arguments.end(), arguments.begin(), arguments.end());
+  bad.ranks = 1;
+  return bad;
+}
+
+// The last number of the file.
+void WriteLastNumber(const Workspace& files, float number) {
+  std::string bytes(sizeof(number), ' ');
+  std::memcpy(bytes.data(), &number, sizeof(number));
+  files.Overwrite("hf/model.safetensors", -static_cast<int64_t>(bytes.size()), bytes);
+}
+
+TEST(BadWeights, AreNamedWhenTheyAreConverted) {
+  ExpectNamed(
+      "Weights to convert",
+      {
+          ConvertOf("no output", {"hf"}, "OUT", "`panthera convert --help`"),
+          ConvertOf("there is no such source", {"none", "out"}, "none", "check the path"),
+          ConvertOf("a source without a model", {".", "out"}, ". has no config.json",
+                    "give the directory"),
+          ConvertOf("a run without a checkpoint", {"empty", "out"}, "empty: no whole checkpoint",
+                    "give a run directory",
+                    [](const Workspace& files) {
+                      files.MakeDirectory("empty");
+                      files.MakeDirectory("empty/checkpoints");
+                    }),
+          ConvertOf("the output exists", {"hf", "run"}, "run exists", "not there yet"),
+          ConvertOf("a conversion that was cut short has left its output", {"hf", "out"},
+                    "out.tmp exists", "remove it",
+                    [](const Workspace& files) { files.MakeDirectory("out.tmp"); }),
+          ConvertOf("the output's folder is missing", {"hf", "some/where/out"}, "some/where/out",
+                    "check the path"),
+          ConvertOf("an unknown type", {"hf", "out", "--dtype", "int8"}, "--dtype", "bf16"),
+          ConvertOf("a size that is none", {"hf", "out", "--max-shard-bytes", "large"},
+                    "--max-shard-bytes", "GiB"),
+          ConvertOf("a number that is too large for the type", {"hf", "out", "--dtype", "f16"},
+                    "hf/model.safetensors: element", "--dtype bf16",
+                    [](const Workspace& files) { WriteLastNumber(files, 1e6F); }),
+          ConvertOf("a flipped byte in a checkpoint", {"run/checkpoints/step_00000002", "out"},
+                    std::string(kStep) + "model.safetensors", "use an older checkpoint",
+                    [](const Workspace& files) {
+                      files.Flip(std::string(kStep) + "model.safetensors", -100);
+                    }),
+          ConvertOf("a tensor of another shape", {"hf", "out"}, "should be [257, 16]",
+                    "fetch both files again",
+                    [](const Workspace& files) {
+                      files.Replace("hf/model.safetensors", "[257,16]", "[16,257]");
+                    }),
+      });
+}
+
+// Not bad input: the way through that the messages above point to.
+TEST(GoodWeights, AreConvertedAndTrainedOn) {
+  const Workspace workspace(kDataAndRun);
+  const ProgramRun converted =
+      RunProgram(workspace.path(), {"convert", "run", "out", "--dtype", "bf16"}, 1);
+  EXPECT_EQ(converted.exit_codes, std::vector<int>{0}) << converted.output;
+  EXPECT_THAT(converted.output,
+              ::testing::MatchesRegex("run/checkpoints/step_00000002 -> out: .* parameters in 12 "
+                                      "tensors, .* in 1 file\n"));
+  const ProgramRun trained = RunProgram(
+      workspace.path(),
+      {"train", "run.toml", "--set", "train.run_dir=new", "--set", "train.start_from=out"}, 2);
+  EXPECT_EQ(trained.exit_codes, (std::vector<int>{0, 0})) << trained.output;
+  EXPECT_THAT(trained.output, ::testing::HasSubstr("new: a new run with the weights of out"));
 }
 
 }  // namespace

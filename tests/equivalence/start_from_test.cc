@@ -11,6 +11,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "launcher/conversion.h"
 #include "launcher/exit_codes.h"
 #include "launcher/start_weights.h"
 #include "launcher/training_run.h"
@@ -216,6 +217,42 @@ TEST_F(StartFromTest, EveryRankReadsItsShardAndNoMore) {
   });
   EXPECT_EQ(read, held);
   EXPECT_GT(held[0], 0);
+}
+
+TEST_F(StartFromTest, ANewRunAfterAConversionBeginsWithTheLossThatTheOldOneHadReached) {
+  for (const WeightStorage storage : {WeightStorage::kFp32, WeightStorage::kBf16Plus8}) {
+    for (const Tie tie : {Tie::kNone, Tie::kTied, Tie::kSwapHalves}) {
+      SCOPED_TRACE(std::string(EnumName(storage)) + ", " + EnumName(tie));
+      TinyRun old_run(3);
+      old_run.options.optim.weights = storage;
+      old_run.options.model.tie = tie;
+      Losses(old_run.options, 2);
+      const TempDir out;
+      PosixFileSystem files;
+      const absl::StatusOr<Conversion> converted =
+          Convert(files, {.source = old_run.options.train.run_dir,
+                          .output = out.File("model"),
+                          .dtype = {},
+                          .max_file_bytes = 4000});
+      ASSERT_TRUE(converted.ok()) << converted.status();
+      EXPECT_GT(converted->weight_files, 1);
+
+      EXPECT_THAT(testing::ReadText(out.File("model/model.toml")),
+                  HasSubstr(std::string("tie = \"") + EnumName(tie) + "\""));
+
+      // Whatever layers read is in the loss, to the last bit.
+      const double reached = Open(old_run.options, 2).validation_loss;
+      RunOptions options = old_run.options;
+      options.train.run_dir = out.File("run");
+      for (const std::string& from : {CheckpointDirectory(old_run.options.train.run_dir, 3),
+                                      old_run.options.train.run_dir, out.File("model")}) {
+        options.train.start_from = from;
+        const Opened begun = Open(options, 2);
+        ASSERT_THAT(begun.refusals, ::testing::IsEmpty());
+        EXPECT_EQ(begun.validation_loss, reached) << from;
+      }
+    }
+  }
 }
 
 TEST_F(StartFromTest, AResumedRunNeedsTheSourceNoMore) {

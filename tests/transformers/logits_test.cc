@@ -12,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
+#include "launcher/conversion.h"
 #include "launcher/exit_codes.h"
 #include "launcher/training_run.h"
 #include "model/key_value_cache.h"
@@ -195,6 +196,65 @@ TEST_P(TransformersLogitsTest, CheckpointGivesTheSameLogits) {
     GTEST_SKIP() << result.output;
   }
   EXPECT_EQ(result.verdict, ScriptVerdict::kEqual) << result.output;
+}
+
+// What `panthera convert` writes opens like a checkpoint, in one file or several.
+TEST_P(TransformersLogitsTest, ConvertedWeightsGiveTheSameLogits) {
+  TinyRun run(kSteps);
+  Configure(run.options, GetParam());
+  Trained trained = Train(run);
+  ASSERT_FALSE(HasFatalFailure());
+  const TempDir out;
+  PosixFileSystem files;
+  const absl::StatusOr<Conversion> converted = Convert(files, {.source = trained.checkpoint,
+                                                               .output = out.File("model"),
+                                                               .dtype = {},
+                                                               .max_file_bytes = 10000});
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  EXPECT_GT(converted->weight_files, 1);
+  trained.checkpoint = out.File("model");
+
+  const ScriptResult result = Compare(run, trained);
+
+  if (result.verdict == ScriptVerdict::kCannotRun) {
+    GTEST_SKIP() << result.output;
+  }
+  EXPECT_EQ(result.verdict, ScriptVerdict::kEqual) << result.output;
+}
+
+// The other way: weights that transformers has saved give its logits here.
+TEST(TransformersWeightsTest, ARunThatStartsFromThemHasTheirLogits) {
+  for (const char* dtype : {"float32", "bfloat16", "float16"}) {
+    for (const int64_t max_file_bytes : {int64_t{1} << 30, int64_t{20000}}) {
+      SCOPED_TRACE(absl::StrCat(dtype, " in files of ", max_file_bytes));
+      const TempDir source;
+      const ScriptResult saved = RunPythonScript(
+          "save_llama.py", {source.File("llama"), dtype, absl::StrCat(max_file_bytes)});
+      if (saved.verdict == ScriptVerdict::kCannotRun) {
+        GTEST_SKIP() << saved.output;
+      }
+      ASSERT_EQ(saved.verdict, ScriptVerdict::kEqual) << saved.output;
+      TinyRun run(kSteps);
+      Configure(run.options, {"GroupedHeads", WeightStorage::kFp32, GroupedHeads});
+      run.options.train.start_from = source.File("llama");
+      Trained started{.checkpoint = source.File("llama"), .expected = {}};
+      RunRanks(2, [&](RankWorld& rank_world) {
+        World world = testing::WorldOf(rank_world);
+        RunOptions options = run.options;
+        ASSERT_EQ(options.Finish(rank_world.size()), absl::OkStatus());
+        auto training = TrainingRun::Open(options, StartMode::kResume, world);
+        ASSERT_TRUE(training.ok()) << training.status();
+        if (rank_world.rank() == 0) {
+          started.expected = ExpectedLogits((*training)->trainer().instance());
+        }
+      });
+      ASSERT_FALSE(HasFatalFailure());
+
+      const ScriptResult result = Compare(run, started);
+
+      EXPECT_EQ(result.verdict, ScriptVerdict::kEqual) << result.output;
+    }
+  }
 }
 
 // That the tests above would notice a configuration that says something slightly else.
