@@ -16,6 +16,7 @@
 #include "launcher/start_weights.h"
 #include "launcher/training_run.h"
 #include "tests/equivalence/tiny_run.h"
+#include "tests/support/devices.h"
 #include "tests/support/plain_model.h"
 
 namespace panthera {
@@ -99,11 +100,12 @@ class StartFromTest : public ::testing::Test {
     double validation_loss = 0;
     std::vector<std::string> refusals;
   };
-  static Opened Open(const RunOptions& given, int ranks, StartMode mode = StartMode::kResume) {
+  static Opened Open(const RunOptions& given, int ranks, StartMode mode = StartMode::kResume,
+                     Device device = {}) {
     Opened opened;
     std::mutex mutex;
     RunRanks(ranks, [&](RankWorld& rank_world) {
-      World world = testing::WorldOf(rank_world);
+      World world = testing::WorldOf(rank_world, device);
       RunOptions options = given;
       ASSERT_EQ(options.Finish(ranks), absl::OkStatus());
       auto training = TrainingRun::Open(options, mode, world);
@@ -185,6 +187,21 @@ TEST_F(StartFromTest, ShardsOnAnyRanksInAnyStorageHoldWhatTheFilesHold) {
           EXPECT_EQ(values, model_.tensors.at(name).values) << name;
         }
         EXPECT_EQ(parameters, model_.tensors.size());
+      }
+    }
+  }
+}
+
+// The blocks that the host makes come to a GPU as well.
+TEST_F(StartFromTest, ShardsOnEveryDeviceHoldWhatTheFilesHold) {
+  model_.Write(source_.path(), "BF16", 2);
+  for (const Device device : testing::ComputeDevices()) {
+    for (const WeightStorage storage : kStorages) {
+      run_.options.optim.weights = storage;
+      const Opened opened = Open(run_.options, 2, StartMode::kResume, device);
+      ASSERT_THAT(opened.refusals, ::testing::IsEmpty());
+      for (const auto& [name, tensor] : model_.tensors) {
+        EXPECT_EQ(opened.tensors.at(name), tensor.values) << name << " on " << device;
       }
     }
   }
