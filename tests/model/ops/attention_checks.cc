@@ -38,7 +38,9 @@ std::vector<AttentionSpec> TensorCoreSpecs() {
           ReRope(Causal(1, 200, 200, 1, 1, 128), 64, 150),
           ReRope(Causal(1, 150, 280, 2, 1, 64), 100),
           FourBands(Causal(1, 140, 150, 2, 1, 64)),
-          FourBands(Causal(1, 66, 66, 1, 1, 128))};
+          FourBands(Causal(1, 66, 66, 1, 1, 128)),
+          Window(Causal(1, 3, 300, 2, 1, 64), 5),
+          Window(Causal(1, 3, 300, 2, 1, 128), 5)};
 }
 
 std::string Describe(const AttentionSpec& spec) {

@@ -14,7 +14,7 @@ AttentionSpec FourBands(AttentionSpec spec);
 
 // One token; sizes around the kernels' 32, 64 and 128 rows; more keys than queries; windows smaller
 // and larger than a tile, and one that holds all pairs of some tiles but one; several bands;
-// grouped heads.
+// grouped heads; keys that no query sees.
 std::vector<AttentionSpec> TensorCoreSpecs();
 
 std::string Describe(const AttentionSpec& spec);
