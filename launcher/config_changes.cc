@@ -32,6 +32,7 @@ constexpr std::string_view kMayChange[] = {
     "optim.skip_budget",
     "optim.table_learning_rate",
     "optim.table_weight_decay",
+    "optim.table_rms",
     "optim.weight_decay",
     "parallel.",
     "schedule.",

@@ -71,8 +71,11 @@ struct TigerUpdate {
   Tensor momentum;
   Tensor gradient;  // [shard_elements] fp32, folded into the momentum in the same pass; or empty
   double beta = 0;
-  Tensor param_sums;   // [params] f64: of matrices, the sum of squares of the shrunk weights
-  Tensor row_squares;  // [blocks of the shard] f64: the same of an embedding's rows; else empty
+  // [params] f64: of tensors that are scaled as a whole, the sum of squares of the shrunk weights
+  Tensor param_sums;
+  // [blocks of the shard] f64: the same of an embedding's rows where they have rates of their own;
+  // else empty
+  Tensor row_squares;
   double shrink_ratio = 1;
   LazyRows lazy_rows{};  // what a row does that StepInput::rows leaves out
 };

@@ -57,8 +57,8 @@ struct TigerRule {
   const float* scale;     // of the gradient; may be null
   double beta;
   const double* param_sums;
-  const double* row_squares;
-  const int32_t* shrinks;  // may be null
+  const double* row_squares;  // null where no row has a rate of its own
+  const int32_t* shrinks;     // may be null
   double shrink_ratio;
   double learning_rate;
   LazyRows lazy_rows;
@@ -80,7 +80,7 @@ struct TigerRule {
     centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
     decay = segment.decay;
     if (moves) {
-      const bool by_row = segment.kind == ParamKind::kEmbedding;
+      const bool by_row = row_squares != nullptr && segment.kind == ParamKind::kEmbedding;
       rate = TigerRate(segment.kind, learning_rate,
                        by_row ? row_squares[index] : param_sums[segment.param],
                        by_row ? block.elements : segment.param_elements);

@@ -125,6 +125,22 @@ absl::Status CheckPublish(const OptimOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckTableRms(const OptimOptions& options) {
+  if (options.table_rms != TableRms::kRow && options.algorithm != Algorithm::kTiger) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("optim.table_rms = \"%s\" is for algorithm = \"tiger\", whose steps are "
+                        "relative to an RMS; %s has none: set optim.table_rms = \"row\"",
+                        EnumName(options.table_rms), EnumName(options.algorithm)));
+  }
+  if (options.table_rms != TableRms::kRow && options.table.optimizer == TableOptimizer::kAdamW) {
+    return absl::InvalidArgumentError(
+        "optim.table_rms = \"table\" is for a table that Tiger updates, but "
+        "optim.table_optimizer = \"adamw\" takes it over: set optim.table_rms = \"row\" or "
+        "optim.table_optimizer = \"same\"");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status OptimOptions::Finish() {
@@ -149,6 +165,7 @@ absl::Status OptimOptions::Finish() {
         "optim.epsilon to a small number such as 1e-8");
   }
   RETURN_IF_ERROR(CheckLazyRows(*this));
+  RETURN_IF_ERROR(CheckTableRms(*this));
   RETURN_IF_ERROR(CheckPublish(*this));
   return FinishNonFinite(*this);
 }

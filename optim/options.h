@@ -67,6 +67,17 @@ struct EnumNames<TableOptimizer> {
   static constexpr const char* kNames[] = {"same", "adamw"};
 };
 
+// Over what Tiger takes the RMS that scales the step of an embedding table.
+enum class TableRms : uint8_t {
+  kRow,    // each row by its own, as in the reference code: rows grow exponentially under steady
+           // signs
+  kTable,  // the whole table by one, like any matrix: they grow linearly
+};
+template <>
+struct EnumNames<TableRms> {
+  static constexpr const char* kNames[] = {"row", "table"};
+};
+
 // How a rank learns what the others did to their shards of the weights. Either way gives the same
 // bits.
 enum class PublishMode : uint8_t {
@@ -174,6 +185,7 @@ struct OptimOptions {
   double shrink_ratio = 0.99;
   LazyRows lazy_rows = LazyRows::kAuto;
   TableOptions table;
+  TableRms table_rms = TableRms::kRow;
   PublishMode publish = PublishMode::kWeights;
   ScheduleOptions schedule;
 
@@ -223,6 +235,11 @@ struct OptimOptions {
                 "adamw makes it needless"},
                lazy_rows);
     table.VisitFields(visit);
+    visit.Enum(
+        {"table_rms",
+         "Tiger: over what the RMS is taken that scales an embedding's step; row: each row by "
+         "its own; table: all by that of the whole table, as matrices"},
+        table_rms);
     visit.Enum({"publish",
                 "how ranks learn of each other's updates, with the same bits; weights: the new "
                 "values travel; direction: 2 bits of each weight travel and every rank repeats the "

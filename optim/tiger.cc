@@ -13,10 +13,14 @@
 namespace panthera {
 namespace {
 
-bool HoldsMatrix(const ParameterStore& store, GroupId id) {
+// Whether a group holds a tensor whose rate is relative to its RMS as a whole.
+bool ScalesAsAWhole(const ParameterStore& store, GroupId id, TableRms table_rms) {
   const std::vector<ParamId>& params = store.layout(id).params;
-  return std::any_of(params.begin(), params.end(),
-                     [&](ParamId param) { return store.spec(param).kind == ParamKind::kMatrix; });
+  return std::any_of(params.begin(), params.end(), [&](ParamId param) {
+    const ParamKind kind = store.spec(param).kind;
+    return kind == ParamKind::kMatrix ||
+           (kind == ParamKind::kEmbedding && table_rms == TableRms::kTable);
+  });
 }
 
 PANTHERA_SIMD void SignStepRow(float rate, float decay, const float* momentum, int64_t count,
@@ -34,11 +38,12 @@ Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
       momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
                 StateDType(options.momentum)),
       squares_(ctx, store, data_parallel, "weight sums", [&](GroupId id) {
-        return HoldsMatrix(store, id) &&
+        return ScalesAsAWhole(store, id, options.table_rms) &&
                std::ranges::find(this->groups(), id) != this->groups().end();
       }) {
   PrepareDirections(ctx, [&](GroupId id) {
-    return HoldsTable(store, id) ? RateUnit::kBlock : RateUnit::kTensor;
+    const bool by_row = options.table_rms == TableRms::kRow && HoldsTable(store, id);
+    return by_row ? RateUnit::kBlock : RateUnit::kTensor;
   });
 }
 
@@ -81,7 +86,7 @@ void Tiger::SumWeights(Context& ctx, const StepInput& input) {
 float Tiger::StepRate(const ShardBlock& block, const WeightShard& weights, float factor,
                       double learning_rate) const {
   const ParamSpec& spec = store().spec(block.param);
-  const bool by_row = spec.kind == ParamKind::kEmbedding;
+  const bool by_row = scales_by_row(block.param);
   const double squares = by_row ? BlockSquares(block, weights, factor)
                                 : squares_.param_sums().data<double>()[block.param.index];
   return TigerRate(spec.kind, learning_rate, squares,
@@ -183,7 +188,7 @@ void Tiger::UpdateOnGpu(Context& ctx, GroupId group, const Tensor& gradient,
                         const StepInput& input) {
   const Arena::Scope scope(ctx.arena());
   Tensor row_squares;
-  if (HoldsTable(store(), group)) {
+  if (options().table_rms == TableRms::kRow && HoldsTable(store(), group)) {
     const GroupLayout& layout = store().layout(group);
     row_squares = ctx.arena().Allocate({layout.shard_elements / layout.block_elements}, DType::kF64,
                                        "squares of embedding rows");

@@ -22,8 +22,9 @@ namespace panthera {
 //   embedding    eta = learning_rate * RMS(row of theta),     lambda = weight_decay
 //   matrix       eta = learning_rate * RMS(theta),            lambda = weight_decay
 //
-// RMS is the root of the mean square before the update, over the whole logical tensor or row. A
-// matrix of zeros has RMS 0 and never moves.
+// RMS is the root of the mean square before the update, over the whole logical tensor or row. With
+// table_rms = "table" an embedding has the rate of a matrix. A matrix of zeros has RMS 0 and never
+// moves.
 //
 // The gradient enters linearly, so micro-steps fold into the momentum as they come: with weight w,
 //   m = (beta in the first micro-step, 1 in later ones) * m + (1 - beta) * w * sum_r g_r.
@@ -47,7 +48,7 @@ class Tiger final : public Optimizer {
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;
   // With gradients, folds them in the same pass. Blocks on the peers if any sharded group holds a
-  // matrix.
+  // tensor that is scaled as a whole.
   void Step(Context& ctx, const StepInput& input) override;
   void ForEachState(StateVisitor visit) const override;
 
@@ -58,7 +59,11 @@ class Tiger final : public Optimizer {
   void UpdateGroup(Context& ctx, GroupId group, const Tensor& gradient, const StepInput& input);
   // All below is for the CPU.
   double BlockSquares(const ShardBlock& block, const WeightShard& weights, float factor) const;
-  // The rate of a block: its parameter's or, in a table, its row's.
+  // Whether each row of a parameter has a rate of its own.
+  bool scales_by_row(ParamId id) const {
+    return options().table_rms == TableRms::kRow && store().spec(id).kind == ParamKind::kEmbedding;
+  }
+  // The rate of a block: its parameter's or, where rows have their own, its row's.
   float StepRate(const ShardBlock& block, const WeightShard& weights, float factor,
                  double learning_rate) const;
   // What a step does to a block.
@@ -82,7 +87,7 @@ class Tiger final : public Optimizer {
   void UpdateOnGpu(Context& ctx, GroupId group, const Tensor& gradient, const StepInput& input);
 
   StateShards momentum_;
-  BlockSums squares_;  // of the weights in the groups that hold matrices
+  BlockSums squares_;  // of the weights in groups that hold tensors scaled as a whole
 };
 
 }  // namespace panthera

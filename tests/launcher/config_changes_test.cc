@@ -86,7 +86,7 @@ TEST(ResumeTest, KeysThatMayChange) {
       ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
                   "optim.weight_decay", "optim.clip_norm", "optim.nonfinite", "optim.skip_budget",
                   "optim.shrink_ratio", "optim.lazy_rows", "optim.table_learning_rate",
-                  "optim.table_weight_decay", "optim.publish", "schedule.kind",
+                  "optim.table_weight_decay", "optim.table_rms", "optim.publish", "schedule.kind",
                   "schedule.warmup_steps", "schedule.decay_steps", "schedule.final_factor",
                   "schedule.points[0].step", "schedule.points[0].factor", "data.validation[0].path",
                   "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",

@@ -129,7 +129,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "learning_rate, weight_decay, beta1, beta2, epsilon, clip_norm, accumulate, "
                   "weights, momentum, nonfinite, skip_budget, shrink_ratio, lazy_rows, "
                   "table_optimizer, table_learning_rate, table_weight_decay, table_beta1, "
-                  "table_beta2, publish"},
+                  "table_beta2, table_rms, publish"},
         BadConfig{"TextForInteger", "[log]\nevery = \"ten\"\n",
                   "run.toml:17: `log.every` must be an integer; found the string \"ten\""},
         BadConfig{"RealForInteger", "[log]\nevery = 10.0\n",

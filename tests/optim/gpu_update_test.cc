@@ -97,6 +97,17 @@ TEST_P(GpuUpdateTest, LeavesUnseenRowsAsTheCpuDoes) {
   }
 }
 
+// A table whose rate is that of all its rows, with tensors that are left out among the others.
+TEST_P(GpuUpdateTest, ScalesATableAsAWholeAsTheCpuDoes) {
+  OptimOptions options = StepOptions();
+  options.table_rms = TableRms::kTable;
+  if (options.algorithm == Algorithm::kTiger) {
+    ExpectTheBitsOfTheCpu(options, SomeTensors);
+  } else {
+    EXPECT_FALSE(options.Finish().ok());
+  }
+}
+
 // Clipping needs the whole gradient.
 using GpuClipTest = GpuUpdateTest;
 

@@ -117,6 +117,15 @@ TEST_P(OptimizerTest, ShardingDoesNotChangeABit) {
   }
 }
 
+TEST(OptimizerTableRmsTest, ShardingDoesNotChangeABit) {
+  OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+  options.table_rms = TableRms::kTable;
+  const Result expected = TrainOnRanks(1, options);
+  for (const int ranks : {2, 3, 7}) {
+    EXPECT_TRUE(TrainOnRanks(ranks, options).weights == expected.weights) << ranks << " ranks";
+  }
+}
+
 // Large enough for several tasks of ParallelFor.
 void AddLargeModel(ParameterStore& store) {
   store.Add(store.AddGroup("embedding", GroupKind::kSharded),

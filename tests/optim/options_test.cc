@@ -165,6 +165,11 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
   OptimOptions table_epsilon = lazy_table;
   table_epsilon.epsilon = 0;
   lazy_table.lazy_rows = LazyRows::kChange;
+  OptimOptions table_rms = Options(Algorithm::kLion, Accumulation::kGradient);
+  table_rms.table_rms = TableRms::kTable;
+  OptimOptions adamw_rms = Options(Algorithm::kTiger, Accumulation::kMomentum);
+  adamw_rms.table_rms = TableRms::kTable;
+  adamw_rms.table.optimizer = TableOptimizer::kAdamW;
   const struct {
     OptimOptions options;
     const char* key;
@@ -184,6 +189,9 @@ TEST(OptimOptionsTest, RefusalsNameTheKeyAndTheFix) {
       {tiger, "optim.nonfinite = \"tiger\"", "set optim.nonfinite = \"skip\""},
       {shrink, "optim.shrink_ratio = 0", "0.99"},
       {lazy_adamw, "optim.lazy_rows = \"change\"", "set optim.lazy_rows = \"off\""},
+      {table_rms, "optim.table_rms = \"table\"", "set optim.table_rms = \"row\""},
+      {adamw_rms, "optim.table_optimizer = \"adamw\"",
+       "set optim.table_rms = \"row\" or optim.table_optimizer = \"same\""},
       {lazy_state, "optim.lazy_rows = \"change_and_state\"", "set optim.accumulate = \"gradient\""},
       {lazy_state, "optim.lazy_rows = \"change_and_state\"", "or optim.lazy_rows = \"change\""},
       {table_adamw, "optim.table_optimizer = \"adamw\"", "set optim.table_optimizer = \"same\""},

@@ -265,6 +265,26 @@ TEST(TigerTest, TablesScaleByRowAndMatricesAsAWhole) {
   }
 }
 
+// As TablesScaleByRowAndMatricesAsAWhole: the mean of 4^-r over 13 rows is (4/3)(1 - 4^-13) / 13.
+TEST(TigerTest, TablesScaleAsAWholeWhereAskedTo) {
+  OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+  options.weight_decay = 0;
+  options.table_rms = TableRms::kTable;
+  Single single(options);
+  const ParamId table = single.worker.store.Find("embed").value();
+  const auto value = [&](ParamId, int64_t i) {
+    return std::ldexp(1.0F, static_cast<int>(-(i / 37)));
+  };
+  single.worker.SetWeights(value);
+  single.worker.Fold(MicroStepPlace::kFirst, 1, 1, [](ParamId, int64_t, int64_t) { return 1.0F; });
+  single.Step(0.25);
+  const Elements after = single.Weights();
+  const float rate = 0.25F * std::sqrt(4.0F / 3 / 13 * (1 - std::ldexp(1.0F, -26)));
+  for (int64_t i = 0; i < 13 * 37; ++i) {
+    ASSERT_NEAR(after[0][static_cast<size_t>(i)], value(table, i) - rate, 1e-6);
+  }
+}
+
 TEST(TigerTest, AMatrixOfZerosNeverMoves) {
   Single single(testing::OptionsFor(Algorithm::kTiger));
   single.worker.SetWeights([](ParamId, int64_t) { return 0.0F; });
