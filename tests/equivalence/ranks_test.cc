@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(
              (std::get<2>(test.param) == WeightStorage::kFp32 ? "OfFp32" : "OfBf16");
     });
 
-TEST_P(RanksTest, FirstStepIsThatOfTheWholeBatch) {
+TEST_P(RanksTest, Row02FirstStepIsThatOfTheWholeBatch) {
   const SampleSums sums = testing::SumOverFirstStep(run_);
 
   const FirstStep first = TakeFirstStep(run_, ranks_);

@@ -81,7 +81,7 @@ TEST(GradientFlagsTest, EveryElementOfEveryRankCountsForItsTensorAlone) {
   });
 }
 
-TEST(GradientFlagsTest, OppositeInfinitiesAndASumThatOverflowsAreFound) {
+TEST(GradientFlagsTest, Row04OppositeInfinitiesAndASumThatOverflowsAreFound) {
   RunRanks(2, [](RankWorld& world) {
     Marker marker(Device{}, world.ledger(), world.communicator());
     marker.Mark(kBlock0, [](ParamId id, int64_t i, int64_t r) {

@@ -2,6 +2,7 @@
 // ends (Su Jianlin, https://kexue.fm/archives/9736).
 
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -62,7 +63,7 @@ struct Table {
 };
 
 // ln(1e-6 / 2^-126) / -ln(0.965) = 2063.6 and ln(1e-3 / 2^-126) / -ln(0.965) = 2257.5.
-TEST(OutlierTest, MomentumOfAnUnseenRowEnds) {
+TEST(OutlierTest, Row07MomentumOfAnUnseenRowEnds) {
   Table table(testing::OptionsFor(Algorithm::kTiger));
   table.SetMomentum(1e-6F);
   EXPECT_EQ(table.StepsToZero(3000), 2064);
@@ -81,7 +82,7 @@ TEST(OutlierTest, MomentumInBf16EndsToo) {
 }
 
 // What the rule above avoids: 0.965 * 14 rounds to 14 units of the smallest subnormal.
-TEST(OutlierTest, WithoutTheRuleMomentumWouldStallAboveZero) {
+TEST(OutlierTest, Row07WithoutTheRuleMomentumWouldStallAboveZero) {
   float momentum = 1e-6F;
   for (int step = 0; step < 10000; ++step) {
     momentum = 0.965F * momentum;
@@ -145,6 +146,72 @@ TEST(OutlierTest, ConstantSignsDriveARowToOneOverLambda) {
     const double sign = Noise(2, ParamId{0}, static_cast<int64_t>(i)) < 0 ? -1 : 1;
     ASSERT_NEAR(end[i], -100 * sign, 1e-3);
   }
+}
+
+// The fixed point of constant signs: sign + lambda * theta = 0. The rate at the end is alpha /
+// lambda, so that the distance shrinks by 1 - alpha a step: after 3,000 of 0.01, e^-20 or less is
+// left of it (the first third is for growing), and fp32 rounds.
+TEST(OutlierTest, Row06ConstantSignsEndAtOneOverTheDecay) {
+  for (const double decay : {0.01, 0.1, 1.0}) {
+    OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+    options.weight_decay = decay;
+    Table table(options);
+    table.worker.SetWeights([](ParamId id, int64_t i) { return 0.036F * Noise(1, id, i); });
+    table.worker.Fold(MicroStepPlace::kFirst, 1, 1, [](ParamId id, int64_t i, int64_t) {
+      return Noise(2, id, i) < 0 ? -1.0F : 1.0F;
+    });
+    StepInput input;
+    input.learning_rate = 0.01;
+    for (int step = 1; step <= 3500; ++step) {
+      table.worker.optimizer->Step(table.worker.ctx, input);
+    }
+    Elements end = EmptyElements(table.worker.store);
+    table.worker.CopyWeights(end);
+    for (size_t i = 0; i < end[0].size(); ++i) {
+      const double sign = Noise(2, ParamId{0}, static_cast<int64_t>(i)) < 0 ? -1 : 1;
+      ASSERT_NEAR(end[0][i], -sign / decay, 1e-5 / decay) << decay;
+    }
+  }
+}
+
+// 768 normal components of deviation 0.036 under constant signs that know nothing of them: in pairs
+// of equal components with opposite signs, so that no chance correlation shifts the time. Half of
+// them first turn round, which takes ln 2 / alpha longer than the logistic law from the start. The
+// published counts are those of another sample, whose RMS and chance correlation shift them by
+// sqrt(1 / 768 + 1 / 1536) / alpha: to their last digit and two such deviations.
+TEST(OutlierTest, Row06RmsReachesNineTenthsOfTheBoundAfterThePublishedUpdates) {
+  const auto steps_to_90 = [](double rate) {
+    OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
+    options.weight_decay = 0.01;
+    Table table(options);
+    table.worker.SetWeights([](ParamId id, int64_t i) {
+      // Box and Muller, of uniform numbers in (0, 1) and a turn.
+      const double uniform = (static_cast<double>(Noise(3, id, i / 2)) + 1 + 1e-9) / 2;
+      const double turn = std::numbers::pi * static_cast<double>(Noise(4, id, i / 2));
+      return static_cast<float>(0.036 * std::sqrt(-2 * std::log(uniform)) * std::cos(turn));
+    });
+    table.worker.Fold(MicroStepPlace::kFirst, 1, 1,
+                      [](ParamId, int64_t i, int64_t) { return i % 2 == 0 ? -1.0F : 1.0F; });
+    StepInput input;
+    input.learning_rate = rate;
+    Elements row = EmptyElements(table.worker.store);
+    table.worker.CopyWeights(row);
+    const double start = testing::reference::Rms({row[0].begin(), row[0].end()}, 0, 768);
+    const double law = (std::log((100 / start - 1) * 9) + std::numbers::ln2) / rate;
+    for (int step = 1; step <= 20000; ++step) {
+      table.worker.optimizer->Step(table.worker.ctx, input);
+      table.worker.CopyWeights(row);
+      if (testing::reference::Rms({row[0].begin(), row[0].end()}, 0, 768) >= 90) {
+        // A step of the law is discrete: alpha / 2 of the time.
+        EXPECT_NEAR(step, law, 2 * rate * law);
+        return step;
+      }
+    }
+    return -1;
+  };
+  const double deviations = 2 * std::sqrt(1.0 / 768 + 1.0 / 1536);
+  EXPECT_NEAR(steps_to_90(1e-3), 10800, 50 + deviations / 1e-3);
+  EXPECT_NEAR(steps_to_90(1.76e-3), 6100, 50 + deviations / 1.76e-3);
 }
 
 // One sighting, then only other tokens, as in ASeenOnceRowStopsMovingWhenItsMomentumEnds but with

@@ -19,7 +19,7 @@ ScheduleOptions Piecewise(std::vector<SchedulePoint> points) {
   return options;
 }
 
-TEST(PiecewiseScheduleTest, OnePointAtZeroIsConstant) {
+TEST(PiecewiseScheduleTest, Row03OnePointAtZeroIsConstant) {
   const ScheduleOptions options = Piecewise({{0, 1}});
   for (const int64_t step : {0, 1, 1000}) {
     EXPECT_EQ(ScheduleFactor(options, step, 10), 1);
@@ -27,7 +27,7 @@ TEST(PiecewiseScheduleTest, OnePointAtZeroIsConstant) {
 }
 
 // The schedule of the Tiger reference's documentation with one micro-step per optimizer step.
-TEST(PiecewiseScheduleTest, WarmsUpFromZeroAndFollowsTheCorners) {
+TEST(PiecewiseScheduleTest, Row03WarmsUpFromZeroAndFollowsTheCorners) {
   const ScheduleOptions options =
       Piecewise({{40000, 1}, {160000, 0.5}, {640000, 0.1}, {1280000, 0.01}});
   const struct {

@@ -164,7 +164,7 @@ INSTANTIATE_TEST_SUITE_P(
 // Each window starts from the same bits as its reference. Momentum: each of the folds rounds three
 // times and stores. Weights: the factor s^n, two products and a sum round; of the rate tiger_test
 // says 40 units; then they are stored once, whatever n is.
-TEST_P(TigerNonFiniteTest, EveryPatternOfBadMicroStepsFollowsTheReference) {
+TEST_P(TigerNonFiniteTest, Row04EveryPatternOfBadMicroStepsFollowsTheReference) {
   Single single(Options(GetParam()));
   const ParameterStore& store = single.worker.store;
   for (int window = 0; window < static_cast<int>(kPatterns.size()); ++window) {
@@ -210,7 +210,7 @@ TEST_P(TigerNonFiniteTest, EveryPatternOfBadMicroStepsFollowsTheReference) {
   }
 }
 
-TEST_P(TigerNonFiniteTest, ABadMicroGradientKeepsEveryBitOfItsTensorsMomentum) {
+TEST_P(TigerNonFiniteTest, Row04ABadMicroGradientKeepsEveryBitOfItsTensorsMomentum) {
   Single single(Options(GetParam()));
   for (int window = 0; window < static_cast<int>(kPatterns.size()); ++window) {
     for (int micro = 0; micro < kMicroSteps; ++micro) {
@@ -227,7 +227,7 @@ TEST_P(TigerNonFiniteTest, ABadMicroGradientKeepsEveryBitOfItsTensorsMomentum) {
 }
 
 // The other tensors have the bits of a run in which nothing was bad.
-TEST_P(TigerNonFiniteTest, TensorsWithGoodGradientsAreUpdatedAsUsual) {
+TEST_P(TigerNonFiniteTest, Row04TensorsWithGoodGradientsAreUpdatedAsUsual) {
   constexpr int kWindow = 3;
   Single some_bad(Options(GetParam()));
   Single all_good(Options(GetParam()));
@@ -255,7 +255,7 @@ TEST_P(TigerNonFiniteTest, TensorsWithGoodGradientsAreUpdatedAsUsual) {
 }
 
 // Hand-computed, exact in fp32: three of four bad with s = 1/2, the last one good or bad.
-TEST(TigerShrinkTest, GainsGoToOneAndTheOthersToZero) {
+TEST(TigerShrinkTest, Row04GainsGoToOneAndTheOthersToZero) {
   OptimOptions options = Options({WeightStorage::kFp32, MomentumStorage::kFp32});
   options.shrink_ratio = 0.5;
   options.weight_decay = 0;

@@ -93,7 +93,7 @@ class TigerReferenceTest : public ::testing::TestWithParam<Storages> {
 // products and a sum are rounded, then the storage rounds. Weights: the rate has an error of up to
 // 40 units (half of the 68 of its sum of squares, and the roundings of root, rate and direction);
 // where the momentum is smaller than its own error, its sign is not defined.
-TEST_P(TigerReferenceTest, EveryClassFollowsTheReference) {
+TEST_P(TigerReferenceTest, Row01EveryClassFollowsTheReference) {
   OptimOptions options = testing::OptionsFor(Algorithm::kTiger);
   options.weights = GetParam().weights;
   options.momentum = GetParam().momentum;
@@ -155,7 +155,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // k micro-steps of R ranks each, folded one by one, against the average in double precision. Each
 // fold adds up to R + 3 roundings of terms no larger than the sum of their magnitudes.
-TEST(TigerTest, FoldedMicroStepsEqualTheAveragedGradient) {
+TEST(TigerTest, Row02FoldedMicroStepsEqualTheAveragedGradient) {
   constexpr int kMicroSteps = 5;
   constexpr int kRanks = 3;
   Single single(testing::OptionsFor(Algorithm::kTiger));
