@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "launcher/embedding_rows.h"
 #include "launcher/gemm_rate.h"
 #include "launcher/training_checkpoint.h"
 #include "model/init.h"
@@ -89,6 +90,9 @@ StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device targ
   StepPlan plan;
   plan.bytes_sent = data_parallel.bytes_sent() - sent_before;
   CHECK_OK(trainer.Evaluate(nullptr, options.train.micro_batch * data_parallel.size()).status());
+  const std::vector<int64_t> no_counts(static_cast<size_t>(options.model.vocab_size));
+  StepMetrics metrics;
+  MeasureEmbedding(instance, 0, TokenClasses(no_counts), metrics);
   PlanSave(options, instance, data_parallel.rank());
   MeasureGemmRate(instance.context(), options.model, instance.dtype(),
                   plan_world.host_data_parallel());

@@ -13,9 +13,6 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/step_directories.h"
 #include "runtime/comm/reduce.h"
-#include "runtime/math/count_above.h"
-#include "runtime/math/host_mirror.h"
-#include "runtime/math/vector_ops.h"
 
 namespace panthera {
 namespace {
@@ -156,27 +153,14 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   metrics.bytes_sent =
       (world_.data_parallel->bytes_sent() - bytes_before) * world_.data_parallel->size();
   if (is_first() && done % options_.log.every == 0) {
-    MeasureEmbedding(metrics);
+    LookAtEmbedding(metrics);
   }
   return metrics;
 }
 
-void TrainingRun::MeasureEmbedding(StepMetrics& metrics) {
-  ModelInstance& instance = trainer_->instance();
-  Context& ctx = instance.context();
-  const ParameterStore& params = instance.params();
-  const ParamId id = instance.model().embedding();
-  const Tensor table = params.value(id);
-  const Arena::Scope scope(ctx.arena());
-  const Tensor largest = ctx.arena().Allocate({1}, DType::kF32, "largest magnitude");
-  const Tensor outliers = ctx.arena().Allocate({1}, DType::kI64, "outliers");
-  params.AwaitPublished(params.group_of(id), ctx.compute());
-  MaxAbs(ctx, table, largest);
+void TrainingRun::LookAtEmbedding(StepMetrics& metrics) {
   const double bound = OutlierBound(options_.optim);
-  CountAbove(ctx, static_cast<float>(bound), table, outliers);
-  metrics.embedding_max = ReadToHost<float>(ctx, largest)[0];
-  metrics.embedding_share = static_cast<double>(ReadToHost<int64_t>(ctx, outliers)[0]) /
-                            static_cast<double>(table.elements());
+  MeasureEmbedding(trainer_->instance(), bound, *token_classes_, metrics);
   if (*metrics.embedding_max > bound) {
     LogOutliers(metrics);
   }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "launcher/config_changes.h"
+#include "launcher/embedding_rows.h"
 #include "launcher/run_options.h"
 #include "launcher/run_state.h"
 #include "launcher/trainer.h"
@@ -91,8 +92,8 @@ class TrainingRun {
   void LogStart() const;
 
   absl::StatusOr<StepMetrics> RunStep(int64_t step);
-  // Adds the outliers of the input embedding, which every rank holds whole, to `metrics`.
-  void MeasureEmbedding(StepMetrics& metrics);
+  // Adds what the input embedding looks like to `metrics`. On rank 0.
+  void LookAtEmbedding(StepMetrics& metrics);
   // Tells, once, that the embedding has outliers.
   void LogOutliers(const StepMetrics& metrics);
   bool EvaluationIsDue(int64_t steps_done) const;
@@ -131,7 +132,8 @@ class TrainingRun {
   std::vector<std::string> unfinished_;  // newer saves that were cut short
   std::vector<ConfigChange> changed_;    // since `resume_from_` was saved
   std::optional<DataLoader> data_;
-  DataRecord data_record_;  // of rank 0
+  DataRecord data_record_;                     // of rank 0
+  std::optional<TokenClasses> token_classes_;  // of the training text, of rank 0
   std::optional<ValidationSet> validation_;
   std::unique_ptr<Tokenizer> tokenizer_;
   MemoryLedger ledger_;

@@ -34,6 +34,8 @@ namespace {
 
 // Up to this many ids are read before the run begins: a second or two.
 constexpr int64_t kMostCheckedTokens = 2'000'000'000;
+// And up to about this many are counted to tell rare tokens from others.
+constexpr int64_t kMostCountedTokens = 100'000'000;
 
 // `Data` is DataLoader or ValidationSet.
 template <typename Data>
@@ -92,6 +94,7 @@ absl::Status TrainingRun::OpenData() {
   }
   data_record_ = DescribeData(*data_, tokenizer_.get());
   RETURN_IF_ERROR(CheckVocabulary(*data_, "data.train"));
+  token_classes_.emplace(data_->CountIds(kMostCountedTokens));
   return validation_.has_value() ? CheckVocabulary(*validation_, "data.validation")
                                  : absl::OkStatus();
 }

@@ -125,6 +125,27 @@ absl::Status DataLoader::Fill(int64_t first, Tensor tokens, Tensor targets) cons
   });
 }
 
+std::vector<int64_t> DataLoader::CountIds(int64_t most_ids) const {
+  std::vector<int64_t> counts(static_cast<size_t>(format_.vocab_size));
+  constexpr int64_t kPiece = 1 << 14;
+  const int64_t stride = CeilDiv(tokens(), most_ids) * kPiece;
+  std::vector<int32_t> ids(kPiece);
+  for (const TokenSource& source : sources_) {
+    for (int64_t begin = 0; begin < source.tokens(); begin += stride) {
+      const int64_t count = std::min(kPiece, source.tokens() - begin);
+      source.Read(begin, count, ids.data());
+      source.Release(begin, count);
+      for (int64_t i = 0; i < count; ++i) {
+        const int32_t id = ids[static_cast<size_t>(i)];
+        if (id >= 0 && id < format_.vocab_size) {
+          ++counts[static_cast<size_t>(id)];
+        }
+      }
+    }
+  }
+  return counts;
+}
+
 int64_t DataLoader::tokens() const { return CountTokens(sources_); }
 
 absl::StatusOr<ValidationSet> ValidationSet::Open(std::span<const DataSource> sources,

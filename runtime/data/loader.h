@@ -49,6 +49,10 @@ class DataLoader {
   absl::Status Fill(int64_t first, Tensor tokens, Tensor targets) const;
 
   const std::vector<TokenSource>& sources() const { return sources_; }
+  // How often each id of the vocabulary occurs in the sources, their weights aside: [vocab_size].
+  // Of more than `most_ids` ids some pieces at equal distances are read, together about as many.
+  // Ids outside the vocabulary are not counted.
+  std::vector<int64_t> CountIds(int64_t most_ids) const;
   // Ids of one pass over every source.
   int64_t tokens() const;
   // Where global sample g comes from.

@@ -13,6 +13,9 @@ namespace panthera::cuda {
 // count_above.cu
 void CountAbove(Stream& stream, float bound, const Tensor& x, Tensor count);
 
+// row_squares.cu
+void RowSquares(Stream& stream, const Tensor& x, Tensor squares);
+
 // vector_ops.cu. AddSum adds this many sums, each over every kAddSumLanes-th element: a constant,
 // so that the bits do not depend on the GPU.
 inline constexpr int64_t kAddSumLanes = 1024;

@@ -19,6 +19,7 @@ void AddColumnSums(Stream&, const Tensor&, Tensor) { Absent(); }
 void CountAbove(Stream&, float, const Tensor&, Tensor) { Absent(); }
 void MaxAbs(Stream&, const Tensor&, Tensor) { Absent(); }
 void RoundToBf16(Stream&, const Tensor&, Tensor) { Absent(); }
+void RowSquares(Stream&, const Tensor&, Tensor) { Absent(); }
 void Scale(Stream&, float, Tensor) { Absent(); }
 void HashWords(Stream&, const Tensor&, int64_t, Tensor) { Absent(); }
 

@@ -115,6 +115,12 @@ std::string JsonLine(const StepMetrics& metrics) {
   json["bytes_sent"] = metrics.bytes_sent;
   Add(json, "embedding_max", metrics.embedding_max);
   Add(json, "embedding_share", metrics.embedding_share);
+  for (const RowClassMetrics& rows : metrics.embedding_rows) {
+    json["embedding_rows"].push_back({{"tokens_from", rows.tokens_from},
+                                      {"rows", rows.rows},
+                                      {"rms", rows.rms},
+                                      {"largest_rms", rows.largest_rms}});
+  }
   return json.dump() + "\n";
 }
 

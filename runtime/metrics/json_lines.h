@@ -4,7 +4,8 @@
 //   {"step":120,"tokens":15728640,"loss_nats":3.412,"validation_loss_nats":3.39,
 //    "learning_rate":0.0012,"gradient_norm":0.84,"step_seconds":7.2,"tokens_per_second":18200.0,
 //    "gemm_share":0.41,"bytes_sent":4096,"embedding_max":1.5,
-//    "embedding_share":0.25}
+//    "embedding_share":0.25,
+//    "embedding_rows":[{"tokens_from":1,"rows":12,"rms":0.5,"largest_rms":1.25}]}
 //
 // A number that is not finite is null. A step in which something was not finite may also have
 // "skipped":true or "masked_gradients":N, after the norm.

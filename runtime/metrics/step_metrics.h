@@ -3,10 +3,21 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 
 namespace panthera {
+
+// The rows of the input embedding whose tokens are about equally frequent.
+struct RowClassMetrics {
+  // How often the training text has each of the tokens: from this to less than twice as often; 0:
+  // never.
+  int64_t tokens_from = 0;
+  int64_t rows = 0;
+  double rms = 0;          // over all components of all these rows
+  double largest_rms = 0;  // of one row
+};
 
 // What one optimizer step reports, for the whole job. What a step did not measure is absent.
 struct StepMetrics {
@@ -32,6 +43,8 @@ struct StepMetrics {
   std::optional<double> embedding_max;
   // Which share of its components is above half of that in magnitude: outliers.
   std::optional<double> embedding_share;
+  // Its rows by the frequency of their tokens, ascending; classes without tokens are left out.
+  std::vector<RowClassMetrics> embedding_rows;
 };
 
 // Where steps are reported to.

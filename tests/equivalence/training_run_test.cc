@@ -2,6 +2,7 @@
 #include "launcher/training_run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <functional>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
 
 #include "launcher/exit_codes.h"
 #include "launcher/run_directory.h"
@@ -255,6 +257,44 @@ TEST_F(TrainingRunTest, OutliersOfATableOfItsOwnAreThoseOfItsOwnDecay) {
               Each(AllOf(::testing::Gt(0.7), ::testing::Lt(0.9))));
   EXPECT_THAT(log, HasSubstr("above half of 1 / optim.table_weight_decay = 0.05"));
   EXPECT_THAT(log, HasSubstr("a smaller optim.table_learning_rate slows their growth"));
+}
+
+// The text has 4,000 ids; a row of 16 elements is summed in double, its weights being fp32.
+TEST_F(TrainingRunTest, RowsByFrequencyAreThoseOfPlainLoopsOnAnyNumberOfRanksAndAfterAResume) {
+  run_.options.log.every = 2;
+  std::vector<int32_t> ids(4000);
+  run_.OpenData().sources()[0].Read(0, 4000, ids.data());
+  for (const int ranks : {1, 3}) {
+    Start(run_, ranks, StartMode::kFresh, {.steps = 3});
+    const Outcome outcome = Resume(run_, ranks);
+    const std::vector<float>& table = outcome.tensors.at("model.embed_tokens.weight");
+    std::map<int64_t, std::pair<int64_t, double>> expected;  // rows and squares by least count
+    for (int32_t token = 0; token < 23; ++token) {
+      const int64_t count = std::count(ids.begin(), ids.end(), token);
+      int64_t from = 1;
+      while (2 * from <= count) {
+        from *= 2;
+      }
+      auto& [rows, squares] = expected[count == 0 ? 0 : from];
+      ++rows;
+      for (size_t i = 0; i < 16; ++i) {
+        squares += std::pow(table[static_cast<size_t>(token) * 16 + i], 2);
+      }
+    }
+    const std::string metrics = *ReadFile(files_, RunFile("metrics.jsonl"));
+    EXPECT_EQ(NumbersOf(metrics, "embedding_max").size(), 3U);
+    const nlohmann::json last = nlohmann::json::parse(
+        metrics.substr(metrics.rfind('\n', metrics.size() - 2) + 1))["embedding_rows"];
+    ASSERT_EQ(last.size(), expected.size());
+    size_t at = 0;
+    for (const auto& [from, rows] : expected) {
+      EXPECT_EQ(last[at]["tokens_from"], from);
+      EXPECT_EQ(last[at]["rows"], rows.first);
+      EXPECT_NEAR(last[at]["rms"].get<double>(),
+                  std::sqrt(rows.second / (16 * static_cast<double>(rows.first))), 1e-12);
+      ++at;
+    }
+  }
 }
 
 TEST_F(TrainingRunTest, AnEmbeddingWithoutOutliersIsNotWarnedOf) {

@@ -75,6 +75,29 @@ TEST_F(LoaderTest, AnEpochUsesEveryTargetOnce) {
   EXPECT_THAT(batch.target_ids, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
 }
 
+TEST_F(LoaderTest, CountsEveryIdOfEverySourceOnceAndNoneOutsideTheVocabulary) {
+  const DataLoader loader = Open({Source("a", 0, 15, 1), Source("b", 10, 10, 3)}, 4, 18, 3);
+  std::vector<int64_t> expected(18, 1);
+  std::fill(expected.begin() + 10, expected.begin() + 15, 2);
+  EXPECT_EQ(loader.CountIds(1000), expected);
+}
+
+// Pieces of 16,384 ids: of ten every third one is read, and the first is among them.
+TEST_F(LoaderTest, CountsPiecesAtEqualDistancesOfMoreIdsThanItMay) {
+  constexpr int64_t kPiece = 16384;
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < 10 * kPiece; ++i) {
+    ids.push_back(i / kPiece);
+  }
+  WritePair(dir_.File("pieces"), ids);
+  const DataLoader loader = Open({{.path = dir_.File("pieces"), .weight = 1}}, 4, 10, 3);
+  std::vector<int64_t> expected(10);
+  for (size_t piece = 0; piece < 10; piece += 3) {
+    expected[piece] = kPiece;
+  }
+  EXPECT_EQ(loader.CountIds(4 * kPiece), expected);
+}
+
 TEST_F(LoaderTest, OneMoreIdThanASampleIsEnough) {
   const DataLoader loader = Open({Source("a", 0, 5, 1)}, 4, 1000, 3);
   Batch batch(2, 4);

@@ -41,12 +41,16 @@ TEST(JsonLinesTest, LineHasEveryMeasuredNumberUnderItsUnit) {
   metrics.bytes_sent = 4096;
   metrics.embedding_max = 1.5;
   metrics.embedding_share = 0.25;
+  metrics.embedding_rows = {{.tokens_from = 1, .rows = 12, .rms = 0.5, .largest_rms = 1.25},
+                            {.tokens_from = 64, .rows = 3, .rms = 2, .largest_rms = 2.5}};
 
   EXPECT_EQ(JsonLine(metrics),
             R"({"step":120,"tokens":15728640,"loss_nats":3.412,"validation_loss_nats":3.39,)"
             R"("learning_rate":0.0012,"gradient_norm":0.84,"step_seconds":7.2,)"
             R"("tokens_per_second":18200.0,"gemm_share":0.41,)"
-            R"("bytes_sent":4096,"embedding_max":1.5,"embedding_share":0.25})"
+            R"("bytes_sent":4096,"embedding_max":1.5,"embedding_share":0.25,)"
+            R"("embedding_rows":[{"tokens_from":1,"rows":12,"rms":0.5,"largest_rms":1.25},)"
+            R"({"tokens_from":64,"rows":3,"rms":2.0,"largest_rms":2.5}]})"
             "\n");
 }
 
