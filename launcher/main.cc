@@ -11,6 +11,7 @@
 #include "launcher/generate_command.h"
 #include "launcher/inspect_command.h"
 #include "launcher/plan_command.h"
+#include "launcher/report_command.h"
 #include "launcher/tokenize_command.h"
 #include "launcher/train_command.h"
 #include "launcher/version.h"
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
   panthera::AddTokenizeCommand(app, exit_code);
   panthera::AddInspectCommand(app, exit_code);
   panthera::AddConvertCommand(app, exit_code);
+  panthera::AddReportCommand(app, exit_code);
   panthera::AddConfigCommand(app, exit_code);
 
   // After the commands, which would inherit it.
