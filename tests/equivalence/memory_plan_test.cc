@@ -1,4 +1,6 @@
 // The plan is the truth: what a step on kMeta asks for is what a real run requests.
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -199,16 +201,23 @@ struct Shipped {
 
 class ShippedConfigStepTest : public ::testing::TestWithParam<Shipped> {};
 
-// The first three as they are but for the batch of the third; the others with the proportions of
-// their layers, on fewer ranks.
-INSTANTIATE_TEST_SUITE_P(All, ShippedConfigStepTest,
-                         ::testing::Values(Shipped{"quickstart", 2, 1, 1, 4, 3},
-                                           Shipped{"toy_1m", 1, 1, 1, 8, 2},
-                                           Shipped{"llama_124m", 1, 1, 1, 1, 1},
-                                           Shipped{"llama_1b_8gpu", 4, 16, 8, 2, 2},
-                                           Shipped{"llama_7b_64gpu", 3, 32, 16, 2, 2},
-                                           Shipped{"llama_70b_1024gpu", 4, 64, 40, 1, 2}),
-                         [](const auto& test) { return test.param.name; });
+// The first three and the experiments as they are but for their batch; the others with the
+// proportions of their layers, on fewer ranks.
+INSTANTIATE_TEST_SUITE_P(
+    All, ShippedConfigStepTest,
+    ::testing::Values(Shipped{"quickstart", 2, 1, 1, 4, 3}, Shipped{"toy_1m", 1, 1, 1, 8, 2},
+                      Shipped{"llama_124m", 1, 1, 1, 1, 1},
+                      Shipped{"llama_1b_8gpu", 4, 16, 8, 2, 2},
+                      Shipped{"llama_7b_64gpu", 3, 32, 16, 2, 2},
+                      Shipped{"llama_70b_1024gpu", 4, 64, 40, 1, 2},
+                      Shipped{"experiments/outliers_tiger", 1, 1, 1, 4, 2},
+                      Shipped{"experiments/outliers_tiger_table_rms", 2, 1, 1, 4, 2},
+                      Shipped{"experiments/outliers_tiger_lazy_state", 2, 1, 1, 4, 2}),
+    [](const auto& test) {
+      std::string name = test.param.name;
+      std::replace(name.begin(), name.end(), '/', '_');
+      return name;
+    });
 
 TEST_P(ShippedConfigStepTest, RequestsAndSendsWhatItsPlanSays) {
   const Shipped& shipped = GetParam();
@@ -253,9 +262,13 @@ TEST(MemoryPlanOfCheckpointTest, HasRoomForTheHeadThatOthersExpect) {
 }
 
 TEST(ShippedConfigPlanTest, EveryConfigRunsAStepOnMetaForItsRanks) {
-  const std::pair<const char*, int> configs[] = {
+  std::vector<std::pair<std::string, int>> configs = {
       {"quickstart", 2},    {"toy_1m", 1},          {"llama_124m", 1},
       {"llama_1b_8gpu", 8}, {"llama_7b_64gpu", 64}, {"llama_70b_1024gpu", 1024}};
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(PANTHERA_CONFIGS) + "/experiments")) {
+    configs.emplace_back("experiments/" + entry.path().stem().string(), 1);
+  }
   for (const auto& [name, ranks] : configs) {
     RunOptions options;
     const std::string path = std::string(PANTHERA_CONFIGS) + "/" + name + ".toml";
