@@ -149,11 +149,11 @@ std::vector<RowGrowth> LargestRows(const RunRecord& run) {
 }
 
 std::optional<double> GrowthAgainstTheLaw(const RunRecord& run) {
-  if (run.options.optim.algorithm != Algorithm::kTiger) {
+  if (run.options.optim.ForTable().algorithm != Algorithm::kTiger) {
     return std::nullopt;
   }
   const std::vector<RowGrowth> growth = LargestRows(run);
-  const double decay = run.options.optim.weight_decay;
+  const double decay = run.options.optim.ForTable().weight_decay;
   const auto first = std::find_if(growth.begin(), growth.end(), [&](const RowGrowth& g) {
     return g.largest_rms >= 2 * growth.front().largest_rms;
   });
@@ -173,7 +173,7 @@ std::optional<double> GrowthAgainstTheLaw(const RunRecord& run) {
 
 std::vector<double> RowLaw(const RunRecord& run) {
   const std::vector<RowGrowth> growth = LargestRows(run);
-  const double decay = run.options.optim.weight_decay;
+  const double decay = run.options.optim.ForTable().weight_decay;
   std::vector<double> law;
   for (const RowGrowth& g : growth) {
     const RowGrowth& start = growth.front();

@@ -222,7 +222,7 @@ std::vector<ChartPoint> LargestRow(const RunRecord& run) {
 // The law of growth where rows are free to follow it.
 void AddLaws(const Runs& runs, std::vector<ChartSeries>& series) {
   for (size_t i = 0; i < runs.size(); ++i) {
-    const OptimOptions& optim = runs[i]->options.optim;
+    const OptimOptions optim = runs[i]->options.optim.ForTable();
     if (optim.algorithm != Algorithm::kTiger || optim.table_rms != TableRms::kRow ||
         optim.lazy_rows != LazyRows::kOff || runs[i]->options.model.tie != Tie::kNone) {
       continue;
@@ -239,9 +239,9 @@ void AddLaws(const Runs& runs, std::vector<ChartSeries>& series) {
 
 // A line at 1 / weight_decay if the runs have that in common.
 void AddBound(const Runs& runs, std::vector<ChartSeries>& series) {
-  const double decay = runs.front()->options.optim.weight_decay;
+  const double decay = runs.front()->options.optim.ForTable().weight_decay;
   const bool common = std::all_of(runs.begin(), runs.end(), [&](const RunRecord* run) {
-    return run->options.optim.weight_decay == decay;
+    return run->options.optim.ForTable().weight_decay == decay;
   });
   if (common && decay > 0) {
     const auto last = static_cast<double>(runs.front()->steps.back().step);

@@ -35,6 +35,7 @@ constexpr ShippedConfig kConfigs[] = {
     {"experiments/outliers_tiger_tied_swap", 1, 0.24},
     {"experiments/outliers_lion", 1, 0.37},
     {"experiments/outliers_adamw", 1, 0.37},
+    {"experiments/outliers_adamw_table", 1, 0.37},
     {"experiments/optimizers_tiger", 1, 0.37},
     {"experiments/optimizers_lion", 1, 0.37},
     {"experiments/optimizers_adamw", 1, 0.37},
