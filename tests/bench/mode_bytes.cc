@@ -4,7 +4,8 @@
 //   mode_bytes                       on 1 and on 4 ranks
 //   mode_bytes --ranks 8 --model 124m
 //
-// Prints a table in Markdown. Every figure is bytes per parameter of the model.
+// Prints a table in Markdown. Tiger's and Lion's momentum is bf16 beside bf16 weights. Every figure
+// is bytes per parameter of the model.
 #include <algorithm>
 #include <cstdint>
 #include <iostream>
@@ -44,24 +45,41 @@ OptimOptions Optim(Algorithm algorithm, Accumulation accumulate, WeightStorage w
   return options;
 }
 
+OptimOptions WithDirections(OptimOptions options) {
+  options.publish = PublishMode::kDirection;
+  return options;
+}
+
+OptimOptions WithAdamWOnTheTable(OptimOptions options) {
+  options.table.optimizer = TableOptimizer::kAdamW;
+  return options;
+}
+
 std::vector<Mode> Modes() {
   constexpr auto kFolded = Accumulation::kMomentum;
   constexpr auto kSummed = Accumulation::kGradient;
+  const OptimOptions summed =
+      Optim(Algorithm::kTiger, kSummed, WeightStorage::kBf16Plus8, MomentumStorage::kBf16);
+  const OptimOptions folded =
+      Optim(Algorithm::kTiger, kFolded, WeightStorage::kBf16Plus8, MomentumStorage::kBf16);
+  const OptimOptions smallest =
+      Optim(Algorithm::kTiger, kFolded, WeightStorage::kBf16, MomentumStorage::kBf16);
   return {
       {"AdamW, bf16 + fp32 master (as ZeRO-1)",
        Optim(Algorithm::kAdamW, kSummed, WeightStorage::kBf16PlusFp32, MomentumStorage::kFp32)},
       {"AdamW, bf16 + 8 bits",
        Optim(Algorithm::kAdamW, kSummed, WeightStorage::kBf16Plus8, MomentumStorage::kFp32)},
-      {"Lion, bf16 + 8 bits, bf16 momentum",
+      {"Lion, bf16 + 8 bits",
        Optim(Algorithm::kLion, kSummed, WeightStorage::kBf16Plus8, MomentumStorage::kBf16)},
       {"Tiger, fp32",
        Optim(Algorithm::kTiger, kFolded, WeightStorage::kFp32, MomentumStorage::kFp32)},
-      {"Tiger, bf16 + 8 bits, bf16 momentum, gradient buffer",
-       Optim(Algorithm::kTiger, kSummed, WeightStorage::kBf16Plus8, MomentumStorage::kBf16)},
-      {"Tiger, bf16 + 8 bits, bf16 momentum",
-       Optim(Algorithm::kTiger, kFolded, WeightStorage::kBf16Plus8, MomentumStorage::kBf16)},
-      {"Tiger, bf16, bf16 momentum",
-       Optim(Algorithm::kTiger, kFolded, WeightStorage::kBf16, MomentumStorage::kBf16)},
+      {"Tiger, bf16 + 8 bits, gradient buffer", summed},
+      {"Tiger, bf16 + 8 bits, gradient buffer, directions", WithDirections(summed)},
+      {"Tiger, bf16 + 8 bits", folded},
+      {"Tiger, bf16 + 8 bits, directions", WithDirections(folded)},
+      {"Tiger, bf16 + 8 bits, AdamW on the table", WithAdamWOnTheTable(folded)},
+      {"Tiger, bf16", smallest},
+      {"Tiger, bf16, directions", WithDirections(smallest)},
   };
 }
 
