@@ -34,7 +34,10 @@ class RunReportTest : public ::testing::Test {
     options.optim.weight_decay = 0.1;
     options.optim.lazy_rows = LazyRows::kOff;
     options.data.train = {{.path = "text", .weight = 1}};
-    options.train = {.steps = 3, .global_batch = 1, .micro_batch = 1, .run_dir = "run"};
+    options.train.steps = 3;
+    options.train.global_batch = 1;
+    options.train.micro_batch = 1;
+    options.train.run_dir = "run";
     return options;
   }
   std::string WriteRun(const std::string& name, const RunOptions& options,
