@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <limits>
 #include <map>
-#include <regex>
 #include <set>
 #include <span>
 #include <string>
@@ -12,6 +11,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include <gtest/gtest.h>
 
 #include "tests/optim/small_training.h"
@@ -101,21 +102,27 @@ std::vector<Choices> EveryCombination() {
   return combinations;
 }
 
-// What a message advises: the settings behind "set", of which any is said to help.
+// What a message advises: the settings behind "set", each optim.KEY = "VALUE", of which any is said
+// to help.
 std::vector<Choices> FixesIn(const std::string& message) {
   const ListChoices all = ChoicesOf({});
-  const std::string advice = message.substr(std::min(message.rfind(": set "), message.size()));
-  const std::regex setting("optim\\.(\\w+) = \"([^\"]+)\"");
+  const std::vector<std::string> parts =
+      absl::StrSplit(message.substr(std::min(message.rfind(": set "), message.size())), "optim.");
   std::vector<Choices> fixes;
-  for (std::sregex_iterator match(advice.begin(), advice.end(), setting);
-       match != std::sregex_iterator(); ++match) {
-    const std::vector<std::string>& names = all.names.at((*match)[1]);
-    const auto name = std::find(names.begin(), names.end(), (*match)[2]);
+  for (size_t i = 1; i < parts.size(); ++i) {
+    const std::vector<std::string> pieces = absl::StrSplit(parts[i], '"');
+    const std::string key(absl::StripSuffix(pieces[0], " = "));
+    if (pieces.size() < 2 || !all.names.contains(key)) {
+      ADD_FAILURE() << "no such choice: " << message;
+      continue;
+    }
+    const std::vector<std::string>& names = all.names.at(key);
+    const auto name = std::find(names.begin(), names.end(), pieces[1]);
     if (name == names.end()) {
       ADD_FAILURE() << "no such value: " << message;
       continue;
     }
-    fixes.push_back({{(*match)[1], static_cast<size_t>(name - names.begin())}});
+    fixes.push_back({{key, static_cast<size_t>(name - names.begin())}});
   }
   return fixes;
 }
