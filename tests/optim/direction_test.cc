@@ -110,13 +110,15 @@ class DirectionTest : public ::testing::TestWithParam<Case> {
     CHECK_OK(options.Finish());
     return options;
   }
-  // Trains both ways on `ranks` ranks and compares everything.
+  // Trains both ways on `ranks` ranks and compares everything. Weights travel on the CPU, which is
+  // fast: a GPU has its bits (GpuUpdateTest).
   static void ExpectTheSameBits(LazyRows lazy_rows, int ranks, const Poison& poison) {
     OptimOptions options = Options(PublishMode::kWeights);
     options.lazy_rows = lazy_rows;
-    const Outcome expected = Run(options, ranks, poison);
+    const Outcome expected = SmallTraining(options, ranks, poison).Run(kSteps);
     options.publish = PublishMode::kDirection;
-    const Outcome actual = Run(options, ranks, poison);
+    const Device device = std::get<0>(GetParam());
+    const Outcome actual = SmallTraining(options, ranks, poison, device).Run(kSteps);
     EXPECT_TRUE(actual.weights == expected.weights);
     EXPECT_TRUE(actual.state1 == expected.state1);
     EXPECT_EQ(actual.masked, expected.masked);
@@ -129,9 +131,6 @@ class DirectionTest : public ::testing::TestWithParam<Case> {
     if (options.weights != WeightStorage::kBf16Plus8) {
       EXPECT_TRUE(actual.replicas == expected.replicas);
     }
-  }
-  static Outcome Run(const OptimOptions& options, int ranks, const Poison& poison) {
-    return SmallTraining(options, ranks, poison, std::get<0>(GetParam())).Run(kSteps);
   }
 };
 
