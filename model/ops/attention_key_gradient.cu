@@ -168,6 +168,10 @@ __global__ void __launch_bounds__(KeyGradientShape<kWidth>::kThreads,
     }
     Turn(band.k_rotation, warp_keys, -1.0F, dk);
   }
+  // Where no query sees any of the keys, nobody has waited for v, in whose place dv is staged.
+  CommitCopies();
+  WaitForCopies<0>();
+  __syncthreads();
   StoreRows<kRowTiles, kWidth>(
       dk, [&](int, int) { return attention.scale; }, shared.k(), warp_row,
       arguments.dk.Head(b, kv_head), arguments.dk.stride, warp_keys);
