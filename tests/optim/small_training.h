@@ -25,6 +25,9 @@ OptimOptions TrainingOptions(Algorithm algorithm, Accumulation accumulate, Weigh
 using Poison = std::function<float(int step, int64_t micro, int64_t part, ParamId, int64_t)>;
 
 float NoPoison(int step, int64_t micro, int64_t part, ParamId id, int64_t element);
+// In steps 1 and 2 infinities in tensors of several kinds, in the first, a middle and the last
+// micro-step; nothing where the options would end the run.
+Poison PoisonFor(const OptimOptions& options);
 
 // What all ranks hold in the end, element by element, and what they reported.
 struct Outcome {
@@ -41,10 +44,13 @@ struct Outcome {
   std::vector<std::string> replicas;
 };
 
+// Whether everything is the same but for losses, norms and replicas.
+bool SameBits(const Outcome& a, const Outcome& b);
+
 // On `ranks` ranks that share the parts of each micro-step, with small-integer gradients, whose
 // sums are exact in any order, and means where the number of ranks is a power of two. With lazy
-// rows each part has one token, and about half of the
-// table's rows have none in a step. Reports are checked to be the same on every rank.
+// rows each part has one token, and about half of the table's rows have none in a step. Reports are
+// checked to be the same on every rank.
 class SmallTraining {
  public:
   SmallTraining(const OptimOptions& options, int ranks, Poison poison, Device device = {})
@@ -52,7 +58,13 @@ class SmallTraining {
 
   double loss = 1;
 
+  // On ranks that are threads.
   Outcome Run(int steps);
+  // On one of the ranks, all of which must call it; adds what this one holds and, on rank 0, the
+  // reports.
+  void RunOn(RankWorld& world, int steps, Outcome& outcome) const;
+  // Of no rank yet.
+  static Outcome EmptyOutcome();
 
  private:
   void Step(int step, SyncedWorker& worker, SeenRows& seen, RankWorld& world,
