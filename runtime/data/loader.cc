@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "runtime/base/check.h"
+#include "runtime/base/shape.h"
 #include "runtime/base/status_macros.h"
 
 namespace panthera {
@@ -52,6 +53,32 @@ int64_t CountTokens(const std::vector<TokenSource>& sources) {
     tokens += source.tokens();
   }
   return tokens;
+}
+
+// Ids [begin, begin + count) of a source.
+struct Piece {
+  const TokenSource* source;
+  int64_t begin;
+  int64_t count;
+};
+constexpr int64_t kPieceIds = 1 << 14;
+
+// kPieceIds ids of every `stride`, of the sources one after the other; cut where a source ends.
+std::vector<Piece> PiecesAtDistance(const std::vector<TokenSource>& sources, int64_t stride) {
+  std::vector<Piece> pieces;
+  int64_t origin = 0;
+  for (const TokenSource& source : sources) {
+    const int64_t end = origin + source.tokens();
+    for (int64_t at = origin / stride * stride; at < end; at += stride) {
+      const int64_t begin = std::max(at, origin);
+      const int64_t count = std::min(at + kPieceIds, end) - begin;
+      if (count > 0) {
+        pieces.push_back({&source, begin - origin, count});
+      }
+    }
+    origin = end;
+  }
+  return pieces;
 }
 
 absl::Status FillRow(const Place& place, const SampleFormat& format, int32_t* tokens,
@@ -126,20 +153,25 @@ absl::Status DataLoader::Fill(int64_t first, Tensor tokens, Tensor targets) cons
 }
 
 std::vector<int64_t> DataLoader::CountIds(int64_t most_ids) const {
+  CHECK_GE(most_ids, 1);
+  const std::vector<Piece> pieces =
+      PiecesAtDistance(sources_, CeilDiv(tokens(), most_ids) * kPieceIds);
+  // So many are being read from disk while one is counted.
+  constexpr size_t kAhead = 64;
   std::vector<int64_t> counts(static_cast<size_t>(format_.vocab_size));
-  constexpr int64_t kPiece = 1 << 14;
-  const int64_t stride = CeilDiv(tokens(), most_ids) * kPiece;
-  std::vector<int32_t> ids(kPiece);
-  for (const TokenSource& source : sources_) {
-    for (int64_t begin = 0; begin < source.tokens(); begin += stride) {
-      const int64_t count = std::min(kPiece, source.tokens() - begin);
-      source.Read(begin, count, ids.data());
-      source.Release(begin, count);
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t id = ids[static_cast<size_t>(i)];
-        if (id >= 0 && id < format_.vocab_size) {
-          ++counts[static_cast<size_t>(id)];
-        }
+  std::vector<int32_t> ids(kPieceIds);
+  size_t asked = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    for (; asked < std::min(i + kAhead, pieces.size()); ++asked) {
+      pieces[asked].source->WillNeed(pieces[asked].begin, pieces[asked].count);
+    }
+    const Piece& piece = pieces[i];
+    piece.source->Read(piece.begin, piece.count, ids.data());
+    piece.source->Release(piece.begin, piece.count);
+    for (int64_t j = 0; j < piece.count; ++j) {
+      const int32_t id = ids[static_cast<size_t>(j)];
+      if (id >= 0 && id < format_.vocab_size) {
+        ++counts[static_cast<size_t>(id)];
       }
     }
   }

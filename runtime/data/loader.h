@@ -50,7 +50,8 @@ class DataLoader {
 
   const std::vector<TokenSource>& sources() const { return sources_; }
   // How often each id of the vocabulary occurs in the sources, their weights aside: [vocab_size].
-  // Of more than `most_ids` ids some pieces at equal distances are read, together about as many.
+  // Of more than `most_ids` ids only pieces at equal distances are read and counted, at most one
+  // piece (16,384 ids) more than `most_ids` in all, whatever the sizes and the number of sources.
   // Ids outside the vocabulary are not counted.
   std::vector<int64_t> CountIds(int64_t most_ids) const;
   // Ids of one pass over every source.

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -96,6 +97,21 @@ TEST_F(LoaderTest, CountsPiecesAtEqualDistancesOfMoreIdsThanItMay) {
     expected[piece] = kPiece;
   }
   EXPECT_EQ(loader.CountIds(4 * kPiece), expected);
+}
+
+// As above, but each piece is a source of its own: many short ones are not read whole either.
+TEST_F(LoaderTest, CountsNoMoreOfManyShortSources) {
+  constexpr int64_t kPiece = 16384;
+  std::vector<DataSource> sources;
+  for (int64_t i = 0; i < 10; ++i) {
+    sources.push_back({.path = dir_.File(absl::StrCat("short", i)), .weight = 1});
+    WritePair(sources.back().path, std::vector<int64_t>(kPiece, i));
+  }
+  std::vector<int64_t> expected(10);
+  for (size_t piece = 0; piece < 10; piece += 3) {
+    expected[piece] = kPiece;
+  }
+  EXPECT_EQ(Open(sources, 4, 10, 3).CountIds(4 * kPiece), expected);
 }
 
 TEST_F(LoaderTest, OneMoreIdThanASampleIsEnough) {
