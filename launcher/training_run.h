@@ -133,7 +133,7 @@ class TrainingRun {
   std::vector<ConfigChange> changed_;    // since `resume_from_` was saved
   std::optional<DataLoader> data_;
   DataRecord data_record_;                     // of rank 0
-  std::optional<TokenClasses> token_classes_;  // of the training text, of rank 0
+  std::optional<TokenClasses> token_classes_;  // of the training text or a sample, of rank 0
   std::optional<ValidationSet> validation_;
   std::unique_ptr<Tokenizer> tokenizer_;
   MemoryLedger ledger_;

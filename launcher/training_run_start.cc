@@ -34,7 +34,8 @@ namespace {
 
 // Up to this many ids are read before the run begins: a second or two.
 constexpr int64_t kMostCheckedTokens = 2'000'000'000;
-// And up to about this many are counted to tell rare tokens from others.
+// And about this many at most are counted on rank 0 to tell rare tokens from others: 0.4 GB or less
+// to read, however large the text.
 constexpr int64_t kMostCountedTokens = 100'000'000;
 
 // `Data` is DataLoader or ValidationSet.
@@ -94,6 +95,11 @@ absl::Status TrainingRun::OpenData() {
   }
   data_record_ = DescribeData(*data_, tokenizer_.get());
   RETURN_IF_ERROR(CheckVocabulary(*data_, "data.train"));
+  if (data_->tokens() > kMostCountedTokens) {
+    LOG(INFO)
+        << "how rare a token is, in embedding_rows of metrics.jsonl, is judged by a sample of "
+        << FormatCount(static_cast<double>(kMostCountedTokens)) << " tokens of data.train";
+  }
   token_classes_.emplace(data_->CountIds(kMostCountedTokens));
   return validation_.has_value() ? CheckVocabulary(*validation_, "data.validation")
                                  : absl::OkStatus();

@@ -11,7 +11,8 @@ namespace panthera {
 
 // The rows of the input embedding whose tokens are about equally frequent.
 struct RowClassMetrics {
-  // How often the training text has each of the tokens: from this to less than twice as often; 0:
+  // How often each of the tokens is among the ids of the training text that were counted, all or,
+  // of a large text, a sample (DataLoader::CountIds): from this to less than twice as often; 0:
   // never.
   int64_t tokens_from = 0;
   int64_t rows = 0;
