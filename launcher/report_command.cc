@@ -34,6 +34,12 @@ absl::Status WriteReport(const ReportArguments& arguments) {
   std::vector<RunRecord> runs;
   for (const std::string& directory : arguments.runs) {
     ASSIGN_OR_RETURN(RunRecord run, ReadRunRecord(files, directory));
+    if (run.damaged_lines > 0) {
+      std::cerr << "panthera report: " << directory
+                << "/metrics.jsonl is damaged: " << run.damaged_lines
+                << (run.damaged_lines == 1 ? " line is" : " lines are")
+                << " no step and left out; the rest is reported" << std::endl;
+    }
     runs.push_back(std::move(run));
   }
   return WriteFile(files, arguments.output, RunReportPage(arguments.title, runs));

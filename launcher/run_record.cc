@@ -58,7 +58,8 @@ StepMetrics ReadStep(const Json& json) {
   return metrics;
 }
 
-std::vector<StepMetrics> ReadSteps(const std::string& text) {
+// Of RunRecord `steps` and `damaged_lines`.
+void ReadSteps(const std::string& text, RunRecord& run) {
   std::map<int64_t, StepMetrics> by_step;
   size_t begin = 0;
   while (begin < text.size()) {
@@ -69,14 +70,14 @@ std::vector<StepMetrics> ReadSteps(const std::string& text) {
     if (json.is_object() && json.contains("step") && json["step"].is_number_integer()) {
       StepMetrics metrics = ReadStep(json);
       by_step.insert_or_assign(metrics.step, std::move(metrics));
+    } else if (end < text.size()) {
+      ++run.damaged_lines;
     }
     begin = end + 1;
   }
-  std::vector<StepMetrics> steps;
   for (auto& [step, metrics] : by_step) {
-    steps.push_back(std::move(metrics));
+    run.steps.push_back(std::move(metrics));
   }
-  return steps;
 }
 
 // The logarithm of r / (1 - lambda r), which grows by alpha a step under the law; without decay
@@ -91,6 +92,7 @@ absl::StatusOr<RunRecord> ReadRunRecord(FileSystem& files, const std::string& di
       (std::filesystem::path(directory) / "").lexically_normal().parent_path();
   run.name = path.filename();
   run.group = path.parent_path().filename();
+  run.parent = path.parent_path();
   const std::string config_path = directory + "/config.toml";
   const absl::StatusOr<std::string> config = ReadFile(files, config_path);
   if (absl::IsNotFound(config.status())) {
@@ -102,7 +104,7 @@ absl::StatusOr<RunRecord> ReadRunRecord(FileSystem& files, const std::string& di
   RETURN_IF_ERROR(run.options.model.Finish());
   RETURN_IF_ERROR(run.options.optim.Finish());
   ASSIGN_OR_RETURN(const std::string metrics, ReadFile(files, directory + "/metrics.jsonl"));
-  run.steps = ReadSteps(metrics);
+  ReadSteps(metrics, run);
   if (run.steps.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat(directory, "/metrics.jsonl has no step yet; give a run that has begun"));

@@ -19,14 +19,18 @@ namespace panthera {
 struct RunRecord {
   std::string name;    // the last part of its directory's path
   std::string group;   // the part before it; empty if there is none
+  std::string parent;  // all of the path before the name
   RunOptions options;  // of the latest start, finished but for what depends on the ranks
   // Ascending; of a step that was done twice, after a crash, the later report. A loss that was not
   // finite is NaN.
   std::vector<StepMetrics> steps;
+  // Lines of metrics.jsonl, but for a last one that is still being written, that are no step: the
+  // file was damaged.
+  int64_t damaged_lines = 0;
 };
 
-// Reads RUN_DIR/config.toml and RUN_DIR/metrics.jsonl; a last line that is still being written is
-// left out. Errors name the file; a run without a step is one.
+// Reads RUN_DIR/config.toml and RUN_DIR/metrics.jsonl; of the latter, what is no step is left out.
+// Errors name the file; a run without a step is one.
 absl::StatusOr<RunRecord> ReadRunRecord(FileSystem& files, const std::string& directory);
 
 // The mean training loss of the last twentieth of the steps.

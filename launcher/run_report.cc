@@ -34,24 +34,26 @@ constexpr char kHead[] =
 
 constexpr char kColumns[] =
     "<p>Losses are nats per token: of training the mean of the last twentieth of the steps. |E| "
-    "are "
-    "the components of the input embedding; above half of 1 / weight_decay they are outliers. Rows "
-    "are rare or frequent by how often the training text has their token. Growth: of the largest "
+    "are the "
+    "components of the input embedding; above half of 1 / weight_decay they are outliers. Rows "
+    "are rare or frequent by how often the training text has their token, or, if it has more than "
+    "100 million, a sample of about as many. Growth: of the largest "
     "row's RMS r, where 1 is that of a row whose signs persist under Tiger, dr/dt = alpha r (1 - "
     "weight_decay r). Bytes per parameter on one rank: weights, optimizer state, gradients.</p>\n";
 
 using Runs = std::vector<const RunRecord*>;
 
-// Runs by group, in the order in which groups first occur.
-std::vector<std::pair<std::string, Runs>> ByGroup(std::span<const RunRecord> runs) {
-  std::vector<std::pair<std::string, Runs>> groups;
+// Runs by the directory that they lie in, in the order in which directories first occur.
+std::vector<Runs> ByParent(std::span<const RunRecord> runs) {
+  std::vector<Runs> groups;
   for (const RunRecord& run : runs) {
-    auto found = std::find_if(groups.begin(), groups.end(),
-                              [&](const auto& group) { return group.first == run.group; });
+    auto found = std::find_if(groups.begin(), groups.end(), [&](const Runs& group) {
+      return group.front()->parent == run.parent;
+    });
     if (found == groups.end()) {
-      found = groups.insert(groups.end(), {run.group, {}});
+      found = groups.insert(groups.end(), Runs());
     }
-    found->second.push_back(&run);
+    found->push_back(&run);
   }
   return groups;
 }
@@ -261,7 +263,8 @@ std::string Charts(const Runs& runs) {
       LineChart("Held-out loss", steps, {"nats per token"}, SeriesOf(runs, ValidationLoss)),
       LineChart("Largest component of the embedding", steps, {"magnitude", AxisScale::kLog},
                 components),
-      LineChart("Rows by the frequency of their tokens", {"tokens in the text", AxisScale::kLog},
+      LineChart("Rows by the frequency of their tokens",
+                {"tokens in the text or its sample", AxisScale::kLog},
                 {"RMS of rows", AxisScale::kLog}, SeriesOf(runs, RmsByFrequency)),
       LineChart("Largest row of the embedding", steps, {"RMS", AxisScale::kLog}, rows));
 }
@@ -272,8 +275,9 @@ std::string RunReportPage(const std::string& title, std::span<const RunRecord> r
   const std::string escaped = EscapeHtml(title);
   std::string page = absl::StrFormat(kHead, escaped, escaped);
   absl::StrAppend(&page, kColumns);
-  for (const auto& [group, members] : ByGroup(runs)) {
-    absl::StrAppend(&page, "<h2>", EscapeHtml(group), "</h2>\n", Table(members), Charts(members));
+  for (const Runs& group : ByParent(runs)) {
+    absl::StrAppend(&page, "<h2>", EscapeHtml(group.front()->group), "</h2>\n", Table(group),
+                    Charts(group));
   }
   return page + "</body>\n</html>\n";
 }

@@ -81,6 +81,8 @@ TEST_F(RunReportTest, ReadsEveryStepOnceAndSkipsWhatIsStillBeingWritten) {
   const RunRecord run = Read(directory + "/");
   EXPECT_EQ(run.name, "a");
   EXPECT_EQ(run.group, "group");
+  EXPECT_EQ(run.parent, dir_.File("group"));
+  EXPECT_EQ(run.damaged_lines, 1) << "the line that is still being written is none";
   ASSERT_EQ(run.steps.size(), 3U);
   EXPECT_EQ(run.steps[1].loss_nats, 7);
   EXPECT_EQ(run.steps[1].learning_rate, 0.25);
@@ -180,6 +182,33 @@ TEST_F(RunReportTest, ThePageHasATableAndFiveChartsForEveryGroupAndNeedsNothingE
   for (const char* outside : {"http", "src=", "href=", "@import", "url("}) {
     EXPECT_THAT(page, Not(HasSubstr(outside)));
   }
+}
+
+TEST_F(RunReportTest, DirectoriesOfOneNameInDifferentPlacesStayApart) {
+  const std::string line = RowsLine(2, 0.5, 0.5, 0.5);
+  const std::vector<RunRecord> runs = {Read(WriteRun("x/same/a", TinyOptions(), line)),
+                                       Read(WriteRun("y/same/b", TinyOptions(), line)),
+                                       Read(WriteRun("x/same/c", TinyOptions(), line))};
+  const std::string page = RunReportPage("t", runs);
+  const size_t second = page.find("<h2>same</h2>", page.find("<h2>same</h2>") + 1);
+  ASSERT_NE(second, std::string::npos);
+  EXPECT_LT(page.find("<td>c</td>"), second);
+  EXPECT_GT(page.find("<td>b</td>"), second);
+}
+
+TEST_F(RunReportTest, EveryDamagedLineIsCountedAndCostsNoOtherStep) {
+  const std::string good = "{\"step\":1,\"loss_nats\":8.0,\"learning_rate\":0.5}\n";
+  const std::string deep(100000, '[');
+  const RunRecord run = Read(WriteRun(
+      "damaged", TinyOptions(),
+      absl::StrCat(std::string("\0\0\0\n", 4), "\xff\xfe\n", deep, "\n{\"step\":\"1\"}\n",
+                   "{\"step\":1e300}\n[]\n", good,
+                   "{\"step\":2,\"loss_nats\":[],\"embedding_rows\":[7,{\"rows\":null}]}\n")));
+  EXPECT_EQ(run.damaged_lines, 6);
+  ASSERT_EQ(run.steps.size(), 2U);
+  EXPECT_EQ(run.steps[0].loss_nats, 8);
+  EXPECT_TRUE(std::isnan(run.steps[1].loss_nats));
+  EXPECT_THAT(RunReportPage("t", {&run, 1}), HasSubstr("<td>damaged</td>"));
 }
 
 TEST_F(RunReportTest, WhatIsNoRunIsRefusedByName) {
