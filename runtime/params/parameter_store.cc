@@ -42,8 +42,11 @@ ParamId ParameterStore::Add(GroupId group, ParamSpec spec) {
         << "an embedding table must be alone in its group: " << spec.name << " and "
         << param(other).spec.name << " are in " << layout.name;
   }
+  CHECK(layout.kind == GroupKind::kSharded || !spec.slice.has_value())
+      << spec.name << " is a slice in " << layout.name << ", which every rank has whole";
   if (spec.kind == ParamKind::kEmbedding) {
     CHECK_EQ(spec.shape.rank(), 2) << spec.name;
+    CHECK_EQ(spec.logical_shape()[1], spec.shape[1]) << spec.name << " must have whole rows";
     layout.block_elements = spec.shape[1];
   }
   const ParamId id{num_params()};
@@ -128,7 +131,7 @@ std::optional<ParamId> ParameterStore::Find(absl::string_view name) const {
 int64_t ParameterStore::total_elements() const {
   int64_t sum = 0;
   for (const Param& parameter : params_) {
-    sum += parameter.spec.shape.elements();
+    sum += parameter.spec.logical_shape().elements();
   }
   return sum;
 }

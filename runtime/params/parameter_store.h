@@ -15,6 +15,7 @@
 #include "runtime/device/buffer.h"
 #include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
+#include "runtime/params/param_spec.h"
 #include "runtime/params/weight_shard.h"
 
 namespace panthera {
@@ -33,27 +34,10 @@ struct GroupId {
   auto operator<=>(const GroupId&) const = default;
 };
 
-// What a parameter is to the optimizers and to initialisation.
-enum class ParamKind : uint8_t {
-  kMatrix,     // a linear map: rate and sums over the whole tensor
-  kEmbedding,  // a lookup table: rate and sums by row
-  kGain,       // multiplies element-wise, centred at one
-  kBias,       // adds element-wise, centred at zero
-};
-
-struct ParamSpec {
-  // The name in Hugging Face checkpoints, such as "model.layers.3.mlp.up_proj.weight".
-  std::string name;
-  Shape shape;
-  ParamKind kind = ParamKind::kMatrix;
-  // Initial values are normal with this mean and standard deviation.
-  double init_mean = 0;
-  double init_deviation = 0;
-};
-
 enum class GroupKind : uint8_t {
   kSharded,     // every data-parallel rank owns an equal part of the flat group and updates it
-  kReplicated,  // every rank owns and updates all of it; fp32; for the few gains and biases
+  kReplicated,  // every rank of the mesh owns and updates all of it; fp32; for the few gains and
+                // biases, which are never slices
 };
 
 // How a group lies in memory. A group is one flat array: its parameters one after the other, each
@@ -72,7 +56,7 @@ struct GroupLayout {
 // A run of a parameter's elements that lies in this rank's shard of a group.
 struct ShardSegment {
   ParamId param;
-  int64_t param_begin;  // first element, counted in the logical tensor
+  int64_t param_begin;  // first element, counted in what this rank has of it (ParamSpec::shape)
   int64_t shard_begin;  // the same element, counted in the shard
   int64_t elements;
 };
@@ -102,7 +86,7 @@ class ParameterStore {
   const ParamSpec& spec(ParamId id) const { return param(id).spec; }
   GroupId group_of(ParamId id) const { return param(id).group; }
   std::optional<ParamId> Find(absl::string_view name) const;
-  // The sum of all logical tensors' elements, without padding.
+  // The sum of all logical tensors' elements, without padding; slices count whole.
   int64_t total_elements() const;
 
   const GroupLayout& layout(GroupId id) const { return group(id).layout; }
@@ -115,7 +99,7 @@ class ParameterStore {
     return group(id).group_segments;
   }
 
-  // A parameter as layers read it: full, logical shape, the group's value_dtype.
+  // A parameter as layers read it: ParamSpec::shape, the group's value_dtype.
   Tensor value(ParamId id) const;
   // Several parameters of the same width as one matrix of all their rows, if they lie next to each
   // other without padding in between.
