@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/check.h"
+#include "runtime/base/dtype.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/simd.h"
 #include "runtime/comm/cuda_kernels.h"
@@ -20,6 +21,12 @@ constexpr int64_t kGrain = 16 * kBlock;
 PANTHERA_SIMD void StoreScaled(const float* sum, int64_t count, float scale, float* out) {
   for (int64_t i = 0; i < count; ++i) {
     out[i] = scale * sum[i];
+  }
+}
+
+PANTHERA_SIMD void StoreScaled(const float* sum, int64_t count, float scale, BF16* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = static_cast<BF16>(scale * sum[i]);
   }
 }
 
@@ -83,7 +90,9 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
       << contributions.shape() << " into " << out.shape();
   CHECK(contributions.dtype() == DType::kF32 || contributions.dtype() == DType::kBF16)
       << contributions.dtype();
-  CHECK_EQ(out.dtype(), DType::kF32);
+  CHECK(out.dtype() == DType::kF32 ||
+        (out.dtype() == DType::kBF16 && accumulate == Accumulate::kOverwrite))
+      << out.dtype();
   CHECK_EQ(contributions.device(), stream.device());
   CHECK_EQ(out.device(), stream.device());
   if (stream.device().is_meta() || out.elements() == 0) {
@@ -93,16 +102,17 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
     cuda::SumRows(contributions, scale, accumulate, out, stream);
     return;
   }
-  float* target = out.data<float>();
   ParallelFor(out.elements(), kGrain, [&](int64_t begin, int64_t end) {
     float sum[kBlock];
     for (int64_t block = begin; block < end; block += kBlock) {
       const int64_t count = std::min(kBlock, end - block);
       SumColumns(contributions, block, count, sum);
       if (accumulate == Accumulate::kAdd) {
-        AddScaled(sum, count, scale, target + block);
+        AddScaled(sum, count, scale, out.data<float>() + block);
       } else {
-        StoreScaled(sum, count, scale, target + block);
+        DispatchFloat(out.dtype(), [&]<typename Out>() {
+          StoreScaled(sum, count, scale, out.data<Out>() + block);
+        });
       }
     }
   });

@@ -13,11 +13,12 @@ namespace {
 constexpr unsigned kThreads = 256;
 
 // One thread per pack of columns, so that the rows are added in their order. The fp32 result of a
-// pack of bf16 is two packs.
-template <typename T, int kPack>
+// pack of bf16 is two packs, the bf16 result of a pack of fp32 half of one.
+template <typename T, typename Out, int kPack>
 __global__ void SumRowsKernel(const T* rows, int64_t num_rows, int64_t width, float scale,
-                              Accumulate accumulate, float* out) {
-  constexpr int kStored = kPack < 4 ? kPack : 4;
+                              Accumulate accumulate, Out* out) {
+  constexpr int kWhole = static_cast<int>(kPackBytes / sizeof(Out));
+  constexpr int kStored = kPack < kWhole ? kPack : kWhole;
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
   if (column >= width) {
     return;
@@ -33,8 +34,8 @@ __global__ void SumRowsKernel(const T* rows, int64_t num_rows, int64_t width, fl
   }
 #pragma unroll
   for (int begin = 0; begin < kPack; begin += kStored) {
-    using Result = Pack<float, kStored>;
-    float* const place = out + column + begin;
+    using Result = Pack<Out, kStored>;
+    Out* const place = out + column + begin;
     Result result = {};
     if (accumulate == Accumulate::kAdd) {
       result = Result::Load(place);
@@ -55,9 +56,11 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
   const int64_t width = out.elements();
   const bool is_packable = IsPackable(width, contributions, out);
   DispatchPack(contributions.dtype(), is_packable, [&]<typename T, int kPack>() {
-    Launch(stream, {GridOf(CeilDiv(width / kPack, int64_t{kThreads})), dim3(kThreads)},
-           &SumRowsKernel<T, kPack>, contributions.data<T>(), contributions.size(0), width, scale,
-           accumulate, out.data<float>());
+    DispatchFloat(out.dtype(), [&]<typename Out>() {
+      Launch(stream, {GridOf(CeilDiv(width / kPack, int64_t{kThreads})), dim3(kThreads)},
+             &SumRowsKernel<T, Out, kPack>, contributions.data<T>(), contributions.size(0), width,
+             scale, accumulate, out.data<Out>());
+    });
   });
 }
 

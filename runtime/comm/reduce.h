@@ -17,10 +17,12 @@ namespace panthera {
 // kOverwrite; out[i] += the same with kAdd.
 //
 //   contributions  [R, ...], R >= 1, fp32 or bf16
-//   out            fp32, as many elements as one row, not overlapping contributions
+//   out            fp32, or bf16 with kOverwrite; as many elements as one row, not overlapping
+//                  contributions
 //
-// Every addition and the product are rounded to fp32 once: the same bits on every device. On a GPU
-// the work is enqueued on `stream`.
+// Every addition and the product are rounded to fp32 once, and the scaled sum to bf16, to nearest
+// even, where `out` is that: the same bits on every device. On a GPU the work is enqueued on
+// `stream`.
 void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Tensor out,
              Stream& stream);
 

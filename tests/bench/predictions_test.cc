@@ -66,6 +66,9 @@ TEST(KernelWorkTest, CountsWhatTheFormulasSay) {
     if (kernel.kernel == "swiglu_backward") {
       EXPECT_EQ(kernel.work.bytes, 5.0 * 16384 * 11008 * 2);
     }
+    if (kernel.kernel == "sum_rows") {
+      EXPECT_EQ(kernel.work.bytes, 9.0 * 2048 * 4096 * 2);
+    }
   }
   EXPECT_EQ(rmsnorm_bytes, 2.0 * 16384 * 4096 * 2 + 4 * 16384);
   const std::vector<KernelCase> attention = AttentionKernels(model);

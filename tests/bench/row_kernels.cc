@@ -12,6 +12,7 @@
 #include "model/ops/rmsnorm.h"
 #include "model/ops/rope.h"
 #include "model/ops/swiglu.h"
+#include "runtime/comm/reduce.h"
 #include "runtime/math/word_hash.h"
 #include "tests/bench/kernel_case.h"
 
@@ -23,6 +24,8 @@ using Make = std::function<KernelCall(Context&, Operands&)>;
 
 constexpr DType kType = DType::kBF16;
 constexpr float kEps = 1e-5F;
+// Ranks that a model's width and vocabulary are divided among, where an op sees one rank's slice.
+constexpr int64_t kSlices = 8;
 
 // `elements` of bf16, and `words` of four bytes.
 double Bytes(int64_t elements, int64_t words = 0) {
@@ -173,6 +176,21 @@ KernelCase AddCase(const ModelShape& m) {
               });
 }
 
+// The activations of one of kSlices ranks of a tensor-parallel group: what all of them have of it
+// is summed.
+KernelCase SumRowsCase(const ModelShape& m) {
+  const int64_t rows = m.tokens / kSlices;
+  return Case("sum_rows", m, Bytes((kSlices + 1) * rows * m.width),
+              [m, rows](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor contributions = operands.Noise({kSlices, rows, m.width}, kType);
+                const Tensor out = operands.Poisoned({rows, m.width}, kType);
+                return {[&ctx, contributions, out] {
+                          SumRows(contributions, 1, Accumulate::kOverwrite, out, ctx.compute());
+                        },
+                        {{out}}};
+              });
+}
+
 // Of the weights of the embedding; between steps.
 KernelCase HashCase(const ModelShape& m) {
   return Case(
@@ -187,17 +205,12 @@ KernelCase HashCase(const ModelShape& m) {
 }  // namespace
 
 std::vector<KernelCase> RowKernels(const ModelShape& model) {
-  return {EmbeddingForwardCase(model),
-          EmbeddingBackwardCase(model),
-          RmsNormCase(model),
-          AddRmsNormCase(model),
-          RmsNormBackwardCase(model),
-          RotateCase(model),
-          SwiGluCase(model),
-          SwiGluBackwardCase(model),
-          CrossEntropyCase(model),
-          AddCase(model),
-          HashCase(model)};
+  return {EmbeddingForwardCase(model), EmbeddingBackwardCase(model),
+          RmsNormCase(model),          AddRmsNormCase(model),
+          RmsNormBackwardCase(model),  RotateCase(model),
+          SwiGluCase(model),           SwiGluBackwardCase(model),
+          CrossEntropyCase(model),     AddCase(model),
+          SumRowsCase(model),          HashCase(model)};
 }
 
 KernelCase DeviceCopy(int64_t bytes) {

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -78,11 +79,7 @@ std::string SumRowsCaseName(const ::testing::TestParamInfo<SumRowsCase>& info) {
 
 class SumRowsTest : public ::testing::TestWithParam<SumRowsCase> {
  protected:
-  SumRowsTest() {
-    for (int64_t i = 0; i < all_.tensor().elements(); ++i) {
-      all_.tensor().data<float>()[i] = kBefore;
-    }
-  }
+  SumRowsTest() { std::fill_n(all_.tensor().data<float>(), all_.tensor().elements(), kBefore); }
 
   static int64_t columns() { return GetParam().columns; }
   // Returns when the sums are there.
@@ -132,6 +129,21 @@ TEST_P(SumRowsTest, AccumulateAddsTheScaledSumToWhatIsThere) {
   ExpectOthersUntouched();
 }
 
+TEST_P(SumRowsTest, RoundsTheScaledSumToBf16Once) {
+  const int64_t begin = GetParam().out_offset;
+  const HostTensor all({columns() + 8}, DType::kBF16);
+  BF16* const values = all.tensor().data<BF16>();
+  std::fill_n(values, columns() + 8, BF16(kBefore));
+  SumRows(rows_, kScale, Accumulate::kOverwrite, all.tensor().Slice(begin, begin + columns()),
+          stream_);
+  stream_.Synchronize();
+  const std::vector<double> rows = testing::ToDoubles(rows_);
+  for (int64_t i = 0; i < columns() + 8; ++i) {
+    const bool is_sum = i >= begin && i < begin + columns();
+    ASSERT_EQ(values[i], BF16(is_sum ? Expected(rows, columns(), i - begin) : kBefore)) << i;
+  }
+}
+
 TEST_P(SumRowsTest, BitsDoNotDependOnTheThreadCount) {
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
@@ -154,6 +166,18 @@ TEST(SumRowsSmallTest, OneRowIsScaled) {
   EXPECT_EQ(out[2], 6);
 }
 
+// Rounded after every addition, both sums would stay 1. What lies in the middle goes to even.
+TEST(SumRowsSmallTest, SumsAreNotRoundedToBf16OnTheWay) {
+  BF16 rows[6] = {BF16(1),         BF16(1),         BF16(0x0.Cp-8F),
+                  BF16(0x0.8p-8F), BF16(0x0.Cp-8F), BF16(0x0.8p-8F)};
+  BF16 out[2] = {};
+  Stream stream(Device{});
+  SumRows({rows, {3, 2}, DType::kBF16, Device{}}, 1, Accumulate::kOverwrite,
+          {out, {2}, DType::kBF16, Device{}}, stream);
+  EXPECT_EQ(static_cast<float>(out[0]), 1 + 0x1p-7F);
+  EXPECT_EQ(static_cast<float>(out[1]), 1);
+}
+
 TEST(SumRowsSmallTest, MetaComputesNothing) {
   const Device meta{DeviceKind::kMeta, 0};
   Stream stream(meta);
@@ -169,7 +193,8 @@ TEST(SumRowsDeathTest, RefusesWrongArguments) {
     return Tensor(memory + 16, {n}, dtype, Device{});
   };
   EXPECT_DEATH(SumRows(rows, 1, Accumulate::kAdd, out(3, DType::kF32), stream), "8 vs. 6");
-  EXPECT_DEATH(SumRows(rows, 1, Accumulate::kAdd, out(4, DType::kI32), stream), "int32 vs. fp32");
+  EXPECT_DEATH(SumRows(rows, 1, Accumulate::kAdd, out(4, DType::kI32), stream), "int32");
+  EXPECT_DEATH(SumRows(rows, 1, Accumulate::kAdd, out(4, DType::kBF16), stream), "kOverwrite");
   EXPECT_DEATH(SumRows(out(4, DType::kF64).Reshape({1, 4}), 1, Accumulate::kAdd,
                        out(4, DType::kF32), stream),
                "fp64");
