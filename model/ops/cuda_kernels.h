@@ -41,7 +41,8 @@ void SwapHalves(Stream& stream, const Tensor& x, Tensor out);
 void CopyHeads(Stream& stream, const Heads& x, Heads out);
 
 // embedding.cu
-void EmbeddingForward(Stream& stream, const Tensor& tokens, const Tensor& table, Tensor out);
+void EmbeddingForward(Stream& stream, const Tensor& tokens, const Tensor& table,
+                      int64_t first_token, Tensor out);
 // Contributions to a row are added by ascending position inside runs of kEmbeddingRun positions
 // that are sorted by token, then over the runs.
 //   keys      [EmbeddingKeys(N)] kI64, overwritten
@@ -54,7 +55,7 @@ inline int64_t EmbeddingKeys(int64_t positions) {
                            static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(positions))));
 }
 void EmbeddingBackward(Stream& stream, const Tensor& tokens, const Tensor& dout, const Tensor& keys,
-                       const Tensor& partials, const GradientTarget& dtable);
+                       const Tensor& partials, int64_t first_token, const GradientTarget& dtable);
 
 // cross_entropy.cu
 void CrossEntropy(Stream& stream, Tensor logits, int64_t vocab_size, const Tensor& targets,

@@ -40,8 +40,8 @@ void Rotate(Stream&, Rotation, const Heads&, const RotaryTable&, Heads) { Absent
 void Add(Stream&, const Tensor&, const Tensor&, Tensor) { Absent(); }
 void SwapHalves(Stream&, const Tensor&, Tensor) { Absent(); }
 void CopyHeads(Stream&, const Heads&, Heads) { Absent(); }
-void EmbeddingForward(Stream&, const Tensor&, const Tensor&, Tensor) { Absent(); }
-void EmbeddingBackward(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+void EmbeddingForward(Stream&, const Tensor&, const Tensor&, int64_t, Tensor) { Absent(); }
+void EmbeddingBackward(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t,
                        const GradientTarget&) {
   Absent();
 }

@@ -17,17 +17,29 @@ namespace {
 constexpr unsigned kThreads = 256;
 constexpr unsigned kMostSumThreads = 128;
 
+// The rows of tokens [first, first + count) are here.
+struct OwnRows {
+  int64_t first;
+  int64_t count;
+
+  __device__ bool Have(int64_t token) const { return token >= first && token - first < count; }
+};
+
 template <typename T, int kPack>
-__global__ void EmbeddingForwardKernel(const int32_t* tokens, const T* table, int64_t packs,
-                                       int64_t width, T* out) {
+__global__ void EmbeddingForwardKernel(const int32_t* tokens, OwnRows own, const T* table,
+                                       int64_t packs, int64_t width, T* out) {
   using Elements = Pack<T, kPack>;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= packs) {
     return;
   }
   const int64_t element = index * kPack;
-  const int64_t row = element / width;
-  Elements::Load(table + tokens[row] * width + element % width).Store(out + element);
+  const int64_t token = tokens[element / width];
+  Elements elements = {};
+  if (own.Have(token)) {
+    elements = Elements::Load(table + (token - own.first) * width + element % width);
+  }
+  elements.Store(out + element);
 }
 
 // Positions are sorted by token, then by position: as keys token * 2^32 + position, which are all
@@ -104,13 +116,17 @@ __device__ int64_t PositionOf(int64_t key) { return key & 0xffffffff; }
 // run, and of one that began in this run and goes on in the next.
 enum PartialSum : int { kFromBefore = 0, kGoesOn = 1 };
 
-// Where the sum goes after a position: nowhere yet, to a partial sum, or to the token's row.
-enum Destination : int { kToBefore = kFromBefore, kToNext = kGoesOn, kToRow, kGrows };
+// Where the sum goes after a position: nowhere yet, to a partial sum, or to the token's row. What
+// has its row elsewhere is in no sum.
+enum Destination : int { kToBefore = kFromBefore, kToNext = kGoesOn, kToRow, kGrows, kElsewhere };
 
 // Of position i of a run [begin, end) of sorted keys.
-__device__ Destination DestinationAfter(const int64_t* keys, int64_t positions, int64_t begin,
-                                        int64_t end, int64_t i) {
+__device__ Destination DestinationAfter(const int64_t* keys, int64_t positions, const OwnRows& own,
+                                        int64_t begin, int64_t end, int64_t i) {
   const int64_t token = TokenOf(keys[i]);
+  if (!own.Have(token)) {
+    return kElsewhere;
+  }
   const bool goes_on = i + 1 < positions && TokenOf(keys[i + 1]) == token;
   if (goes_on && i + 1 < end) {
     return kGrows;
@@ -126,7 +142,7 @@ __device__ Destination DestinationAfter(const int64_t* keys, int64_t positions, 
 // partial sums.
 template <typename T, int kPack>
 __global__ void __launch_bounds__(kMostSumThreads)
-    SumRunsKernel(const int64_t* keys, int64_t positions, const T* dout, int64_t width,
+    SumRunsKernel(const int64_t* keys, int64_t positions, OwnRows own, const T* dout, int64_t width,
                   float* partials, float* dtable) {
   constexpr int kAhead = 4;
   PANTHERA_SHARED_ARRAY(int64_t, run_keys, kEmbeddingRun);
@@ -136,7 +152,7 @@ __global__ void __launch_bounds__(kMostSumThreads)
   const int64_t end = begin + kEmbeddingRun < positions ? begin + kEmbeddingRun : positions;
   for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
     run_keys[i - begin] = keys[i];
-    destinations[i - begin] = DestinationAfter(keys, positions, begin, end, i);
+    destinations[i - begin] = DestinationAfter(keys, positions, own, begin, end, i);
   }
   __syncthreads();
   const int64_t c = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kPack;
@@ -151,11 +167,11 @@ __global__ void __launch_bounds__(kMostSumThreads)
     float rows[kAhead][kPack] = {};
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      if (first + u < count) {
+      if (first + u < count && destinations[first + u] != kElsewhere) {
         const int64_t key = run_keys[first + u];
         gradients[u] = Elements::Fetch(dout + PositionOf(key) * width + c);
         if (destinations[first + u] == kToRow) {
-          LoadFp32<kPack>(dtable + TokenOf(key) * width + c, rows[u]);
+          LoadFp32<kPack>(dtable + (TokenOf(key) - own.first) * width + c, rows[u]);
         }
       }
     }
@@ -164,12 +180,15 @@ __global__ void __launch_bounds__(kMostSumThreads)
       if (first + u >= count) {
         break;
       }
+      const Destination destination = destinations[first + u];
+      if (destination == kElsewhere) {
+        continue;
+      }
       const Elements gradient = Elements::Of(gradients[u]);
 #pragma unroll
       for (int i = 0; i < kPack; ++i) {
         sum[i] += gradient.values[i];
       }
-      const Destination destination = destinations[first + u];
       if (destination == kGrows) {
         continue;
       }
@@ -178,7 +197,7 @@ __global__ void __launch_bounds__(kMostSumThreads)
         for (int i = 0; i < kPack; ++i) {
           sum[i] = rows[u][i] + sum[i];
         }
-        StoreFp32<kPack>(sum, dtable + TokenOf(run_keys[first + u]) * width + c);
+        StoreFp32<kPack>(sum, dtable + (TokenOf(run_keys[first + u]) - own.first) * width + c);
       } else {
         StoreFp32<kPack>(sum, run_partials + destination * width);
       }
@@ -191,8 +210,8 @@ __global__ void __launch_bounds__(kMostSumThreads)
 }
 
 // One block per run: if a token begins in it and goes on, its sums over all runs, by ascending run,
-// are added to its row.
-__global__ void AddRunsKernel(const int64_t* keys, int64_t positions, int64_t width,
+// are added to its row, if that is here.
+__global__ void AddRunsKernel(const int64_t* keys, int64_t positions, OwnRows own, int64_t width,
                               const float* partials, float* dtable) {
   const int64_t run = blockIdx.x;
   const int64_t begin = run * kEmbeddingRun;
@@ -202,7 +221,7 @@ __global__ void AddRunsKernel(const int64_t* keys, int64_t positions, int64_t wi
   }
   const int64_t token = TokenOf(keys[end - 1]);
   const bool began_before = begin > 0 && TokenOf(keys[begin - 1]) == token;
-  if (began_before || TokenOf(keys[end]) != token) {
+  if (began_before || TokenOf(keys[end]) != token || !own.Have(token)) {
     return;
   }
   for (int64_t c = threadIdx.x; c < width; c += kThreads) {
@@ -213,24 +232,27 @@ __global__ void AddRunsKernel(const int64_t* keys, int64_t positions, int64_t wi
       }
       sum += partials[(next * 2 + kFromBefore) * width + c];
     }
-    dtable[token * width + c] += sum;
+    dtable[(token - own.first) * width + c] += sum;
   }
 }
 
 }  // namespace
 
-void EmbeddingForward(Stream& stream, const Tensor& tokens, const Tensor& table, Tensor out) {
+void EmbeddingForward(Stream& stream, const Tensor& tokens, const Tensor& table,
+                      int64_t first_token, Tensor out) {
+  const OwnRows own{first_token, table.size(0)};
   const int64_t width = out.size(1);
   DispatchPack(out.dtype(), IsPackable(width, table, out), [&]<typename T, int kPack>() {
     const int64_t packs = out.elements() / kPack;
     Launch(stream, {GridOf(CeilDiv(packs, int64_t{kThreads})), dim3(kThreads)},
-           &EmbeddingForwardKernel<T, kPack>, tokens.data<int32_t>(), table.data<T>(), packs, width,
-           out.data<T>());
+           &EmbeddingForwardKernel<T, kPack>, tokens.data<int32_t>(), own, table.data<T>(), packs,
+           width, out.data<T>());
   });
 }
 
 void EmbeddingBackward(Stream& stream, const Tensor& tokens, const Tensor& dout, const Tensor& keys,
-                       const Tensor& partials, const GradientTarget& dtable) {
+                       const Tensor& partials, int64_t first_token, const GradientTarget& dtable) {
+  const OwnRows own{first_token, dtable.gradient.size(0)};
   const int64_t positions = tokens.elements();
   const int64_t width = dout.size(1);
   if (dtable.accumulate == Accumulate::kOverwrite) {
@@ -247,10 +269,10 @@ void EmbeddingBackward(Stream& stream, const Tensor& tokens, const Tensor& dout,
         std::min(RoundUp(packs, int64_t{kWarpThreads}), int64_t{kMostSumThreads});
     const dim3 grid(shape.grid.x, static_cast<unsigned>(CeilDiv(packs, threads)));
     Launch(stream, {grid, dim3(static_cast<unsigned>(threads))}, &SumRunsKernel<T, kPack>,
-           keys.data<int64_t>(), positions, dout.data<T>(), width, partials.data<float>(),
+           keys.data<int64_t>(), positions, own, dout.data<T>(), width, partials.data<float>(),
            dtable.gradient.data<float>());
   });
-  Launch(stream, shape, &AddRunsKernel, keys.data<int64_t>(), positions, width,
+  Launch(stream, shape, &AddRunsKernel, keys.data<int64_t>(), positions, own, width,
          partials.data<float>(), dtable.gradient.data<float>());
 }
 

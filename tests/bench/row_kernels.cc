@@ -1,5 +1,7 @@
 // The ops that only move memory, in bf16. Bytes are those that no implementation can avoid.
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,30 +42,58 @@ KernelCase Case(const std::string& kernel, const ModelShape& model, double bytes
           .make = std::move(make)};
 }
 
-KernelCase EmbeddingForwardCase(const ModelShape& m) {
-  const std::vector<int32_t> tokens = NoiseTokens(m.tokens, m.vocab_size, 1);
-  return Case(
-      "embedding_forward", m, Bytes(2 * m.tokens * m.width, m.tokens),
-      [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
-        const Tensor ids = operands.Tokens(tokens);
-        const Tensor table = operands.Noise({m.columns, m.width}, kType);
-        const Tensor out = operands.Poisoned({m.tokens, m.width}, kType);
-        return {[&ctx, ids, table, out] { EmbeddingForward(ctx, ids, table, out); }, {{out}}};
-      });
+// A table, or what a rank has of it.
+struct TableRows {
+  VocabularySlice slice;
+  int64_t count;
+
+  // Those of `tokens` whose rows are here.
+  std::vector<int32_t> Among(const std::vector<int32_t>& tokens) const {
+    std::vector<int32_t> own;
+    std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(own), [this](int32_t token) {
+      return token >= slice.first && token < slice.first + count;
+    });
+    return own;
+  }
+};
+TableRows AllRows(const ModelShape& m) { return {{0, m.columns}, m.columns}; }
+TableRows RowsOfARank(const ModelShape& m) {
+  const int64_t count = m.columns / kSlices;
+  return {{kSlices / 2 * count, m.columns}, count};
 }
 
-KernelCase EmbeddingBackwardCase(const ModelShape& m) {
+// Rows of tokens that are here are read, all are written.
+KernelCase EmbeddingForwardCase(const std::string& kernel, const ModelShape& m,
+                                const TableRows& rows) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.tokens, m.vocab_size, 1);
+  const auto own = static_cast<int64_t>(rows.Among(tokens).size());
+  return Case(kernel, m, Bytes((own + m.tokens) * m.width, m.tokens),
+              [m, rows, tokens](Context& ctx, Operands& operands) -> KernelCall {
+                const Tensor ids = operands.Tokens(tokens);
+                const Tensor table = operands.Noise({rows.count, m.width}, kType);
+                const Tensor out = operands.Poisoned({m.tokens, m.width}, kType);
+                return {[&ctx, rows, ids, table, out] {
+                          EmbeddingForward(ctx, ids, table, rows.slice, out);
+                        },
+                        {{out}}};
+              });
+}
+
+KernelCase EmbeddingBackwardCase(const std::string& kernel, const ModelShape& m,
+                                 const TableRows& rows) {
   const std::vector<int32_t> tokens = NoiseTokens(m.tokens, m.vocab_size, 2);
+  const std::vector<int32_t> own = rows.Among(tokens);
   // Rows of tokens that occur are read and written in fp32.
-  const absl::flat_hash_set<int32_t> distinct(tokens.begin(), tokens.end());
-  const auto rows = static_cast<int64_t>(distinct.size());
-  return Case("embedding_backward", m, Bytes(m.tokens * m.width, 2 * rows * m.width + m.tokens),
-              [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+  const absl::flat_hash_set<int32_t> distinct(own.begin(), own.end());
+  const auto changed = static_cast<int64_t>(distinct.size());
+  return Case(kernel, m,
+              Bytes(static_cast<int64_t>(own.size()) * m.width, 2 * changed * m.width + m.tokens),
+              [m, rows, tokens](Context& ctx, Operands& operands) -> KernelCall {
                 const Tensor ids = operands.Tokens(tokens);
                 const Tensor dout = operands.Noise({m.tokens, m.width}, kType);
-                const Tensor dtable = operands.Zeros({m.columns, m.width}, DType::kF32);
-                return {[&ctx, ids, dout, dtable] {
-                          EmbeddingBackward(ctx, ids, dout, {dtable, Accumulate::kAdd});
+                const Tensor dtable = operands.Zeros({rows.count, m.width}, DType::kF32);
+                return {[&ctx, rows, ids, dout, dtable] {
+                          EmbeddingBackward(ctx, ids, dout, rows.slice, {dtable, Accumulate::kAdd});
                         },
                         {{dtable, Kind::kChanged}}};
               });
@@ -205,12 +235,20 @@ KernelCase HashCase(const ModelShape& m) {
 }  // namespace
 
 std::vector<KernelCase> RowKernels(const ModelShape& model) {
-  return {EmbeddingForwardCase(model), EmbeddingBackwardCase(model),
-          RmsNormCase(model),          AddRmsNormCase(model),
-          RmsNormBackwardCase(model),  RotateCase(model),
-          SwiGluCase(model),           SwiGluBackwardCase(model),
-          CrossEntropyCase(model),     AddCase(model),
-          SumRowsCase(model),          HashCase(model)};
+  return {EmbeddingForwardCase("embedding_forward", model, AllRows(model)),
+          EmbeddingForwardCase("embedding_slice_forward", model, RowsOfARank(model)),
+          EmbeddingBackwardCase("embedding_backward", model, AllRows(model)),
+          EmbeddingBackwardCase("embedding_slice_backward", model, RowsOfARank(model)),
+          RmsNormCase(model),
+          AddRmsNormCase(model),
+          RmsNormBackwardCase(model),
+          RotateCase(model),
+          SwiGluCase(model),
+          SwiGluBackwardCase(model),
+          CrossEntropyCase(model),
+          AddCase(model),
+          SumRowsCase(model),
+          HashCase(model)};
 }
 
 KernelCase DeviceCopy(int64_t bytes) {

@@ -1,6 +1,9 @@
 #include "model/ops/embedding.h"
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "tests/model/ops/op_case.h"
 #include "tests/support/grad_check.h"
@@ -90,6 +93,65 @@ TEST_P(EmbeddingTest, BackwardSumsInTheOrderOfPositions) {
   EXPECT_EQ(ToDoubles(dtable)[1], device().is_cuda() ? 1 + 7 * 0x1p-17 : 1.0);
 }
 
+// Tokens of every slice and of none of the positions, runs of one token longer than those that a
+// GPU adds at a time, several tokens in one run; elements in packs and one by one.
+struct Cut {
+  int64_t count;
+  int64_t width;
+  std::vector<int64_t> bounds;  // of slices, of which some are empty; the last is the vocabulary
+};
+std::vector<Cut> Cuts() {
+  return {{1, 1, {0, 1}},
+          {7, 3, {0, 2, 2, 3, 5}},
+          {1000, 130, {0, 1, 40, 41, 77}},
+          {1000, 16, {0, 1, 3, 4}},
+          {64, 32, {0, 0, 1000, 1003}}};
+}
+
+TEST_P(EmbeddingTest, ForwardOfSlicesAddsUpToThatOfTheWholeTable) {
+  for (const Cut& cut : Cuts()) {
+    const int64_t vocabulary = cut.bounds.back();
+    const HostTensor tokens = RandomTokens(cut.count, vocabulary, 1);
+    const HostTensor table = RandomTensor({vocabulary, cut.width}, dtype(), 2);
+    const HostTensor whole({cut.count, cut.width}, dtype());
+    EmbeddingForward(ctx, tokens, table, whole);
+    HostTensor sum = Zeros({cut.count, cut.width}, dtype());
+    for (size_t r = 0; r + 1 < cut.bounds.size(); ++r) {
+      const int64_t first = cut.bounds[r];
+      const HostTensor rows = CopyOf(table.tensor().Slice(first, cut.bounds[r + 1]));
+      const HostTensor part({cut.count, cut.width}, dtype());
+      EmbeddingForward(ctx, tokens, rows, {first, vocabulary}, part);
+      std::vector<double> values = ToDoubles(part);
+      const std::vector<double> before = ToDoubles(sum);
+      for (size_t i = 0; i < values.size(); ++i) {
+        ASSERT_TRUE(values[i] == 0 || before[i] == 0) << i;
+        values[i] += before[i];
+      }
+      sum = FromDoubles(values, {cut.count, cut.width}, dtype());
+    }
+    EXPECT_TRUE(HasBitsOf(sum, whole));
+  }
+}
+
+TEST_P(EmbeddingTest, BackwardOfASliceHasTheBitsOfTheWholeTables) {
+  for (const Cut& cut : Cuts()) {
+    const int64_t vocabulary = cut.bounds.back();
+    const HostTensor tokens = RandomTokens(cut.count, vocabulary, 1);
+    const HostTensor dout = RandomTensor({cut.count, cut.width}, dtype(), 2);
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      const HostTensor before = RandomTensor({vocabulary, cut.width}, DType::kF32, 3);
+      const HostTensor whole = CopyOf(before);
+      EmbeddingBackward(ctx, tokens, dout, {whole, accumulate});
+      for (size_t r = 0; r + 1 < cut.bounds.size(); ++r) {
+        const int64_t first = cut.bounds[r];
+        const HostTensor dtable = CopyOf(before.tensor().Slice(first, cut.bounds[r + 1]));
+        EmbeddingBackward(ctx, tokens, dout, {first, vocabulary}, {dtable, accumulate});
+        EXPECT_TRUE(HasBitsOf(dtable, whole.tensor().Slice(first, cut.bounds[r + 1]))) << first;
+      }
+    }
+  }
+}
+
 TEST_P(EmbeddingTest, BitsDoNotDependOnTheNumberOfThreads) {
   const HostTensor tokens = RandomTokens(5000, 40, 1);
   const HostTensor dout = RandomTensor({5000, 96}, dtype(), 2);
@@ -122,6 +184,17 @@ TEST(EmbeddingDeathTest, NamesATokenOutsideTheTable) {
   const HostTensor table = Zeros({3, 2}, DType::kF32);
   const HostTensor out({1, 2}, DType::kF32);
   EXPECT_DEATH(EmbeddingForward(ctx, FromTokens(std::array<int32_t, 1>{3}), table, out), "3 vs. 3");
+}
+
+TEST(EmbeddingDeathTest, NamesATokenOutsideTheVocabularyOfASlice) {
+  MemoryLedger ledger;
+  Context ctx({DeviceKind::kCpu, 0}, ledger, kTestArenaBytes);
+  const HostTensor tokens = FromTokens(std::array<int32_t, 1>{7});
+  const HostTensor rows = Zeros({1, 2}, DType::kF32);
+  EXPECT_DEATH(EmbeddingForward(ctx, tokens, Zeros({3, 2}, DType::kF32), {2, 7}, rows), "7 vs. 7");
+  EXPECT_DEATH(
+      EmbeddingBackward(ctx, tokens, rows, {2, 7}, {Zeros({3, 2}, DType::kF32), Accumulate::kAdd}),
+      "7 vs. 7");
 }
 
 TEST(EmbeddingReferenceTest, BackwardIsTheGradient) {
