@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
-#include <type_traits>
 
+#include "model/ops/cross_entropy.cuh"
 #include "model/ops/cuda_kernels.h"
 #include "runtime/base/shape.h"
 #include "runtime/device/block_sum.cuh"
 #include "runtime/device/launch.cuh"
-#include "runtime/device/mma.cuh"
 #include "runtime/device/pack.cuh"
 #include "runtime/device/shared_memory.cuh"
 
@@ -18,77 +16,10 @@ namespace {
 
 constexpr unsigned kMostThreads = 1024;
 
-// The largest x that was seen, and the sum of exp(x - max) over all of them. Of nothing: the lowest
-// float and 0.
-struct MaxAndSum {
-  float max = std::numeric_limits<float>::lowest();
-  float sum = 0;
-
-  template <typename T, int kPack>
-  __device__ void See(const Pack<T, kPack>& x) {
-    float largest = x.values[0];
-#pragma unroll
-    for (int i = 1; i < kPack; ++i) {
-      largest = fmaxf(largest, x.values[i]);
-    }
-    if (largest > max) {
-      sum *= expf(max - largest);
-      max = largest;
-    }
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      sum += expf(x.values[i] - max);
-    }
-  }
-};
-
-// What `seen` contributes to a sum whose terms are relative to `max`.
-__device__ float Rescaled(const MaxAndSum& seen, float max) {
-  return seen.sum == 0 ? 0.0F : seen.sum * expf(seen.max - max);
-}
-
-__device__ MaxAndSum OverWarp(const MaxAndSum& seen) {
-  MaxAndSum all;
-  all.max = WarpMax(seen.max);
-  all.sum = WarpSum(Rescaled(seen, all.max));
-  return all;
-}
-
-// What all threads of a block have seen, in every thread, with one barrier. `scratch`: shared,
-// [kScratch], not free again before the next barrier.
-constexpr int kScratch = 2 * kMostWarps;
-__device__ MaxAndSum OverBlock(const MaxAndSum& seen, float* scratch) {
-  const unsigned lane = threadIdx.x % kWarpThreads;
-  const MaxAndSum own = OverWarp(seen);
-  if (lane == 0) {
-    scratch[threadIdx.x / kWarpThreads] = own.max;
-    scratch[kMostWarps + threadIdx.x / kWarpThreads] = own.sum;
-  }
-  __syncthreads();
-  MaxAndSum warps;
-  if (lane < blockDim.x / kWarpThreads) {
-    warps.max = scratch[lane];
-    warps.sum = scratch[kMostWarps + lane];
-  }
-  return OverWarp(warps);
-}
-
 // log(others + exp(shifted)) - shifted, with the digits of `others` where the target is almost
 // certain (shifted = 0, others close to 0).
 __device__ float Loss(float others, float shifted) {
   return shifted == 0 ? log1pf(others) : logf(others + expf(shifted)) - shifted;
-}
-
-// exp(x) as precisely as a gradient of type T can hold: the rounding of x * log2(e) is a relative
-// error of |x| units round-off of fp32, which vanishes beside that of bf16.
-template <typename T>
-__device__ float ExpForGradient(float x) {
-  if constexpr (std::is_same_v<T, BF16>) {
-    constexpr float kLog2E = 0x1.715476p+0F;
-    return FastExp2(x * kLog2E);
-  } else {
-    return expf(x);
-  }
 }
 
 template <typename T>
@@ -105,28 +36,6 @@ struct LossArguments {
 // Where a row lies when it is read for the second time. kShared: the launch brings room for two
 // rows of vocab_size elements, rounded up to packs.
 enum class RowPlace : uint8_t { kGlobal, kShared };
-
-// A pack of logits that begins at `v` for the sum: what must not count becomes -infinity.
-template <typename T, int kPack>
-__device__ void LeaveOut(unsigned v, unsigned target, unsigned vocab_size, Pack<T, kPack>& x) {
-  if (target - v >= kPack && v + kPack <= vocab_size) {
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPack; ++i) {
-    const unsigned at = v + static_cast<unsigned>(i);
-    x.values[i] = at == target || at >= vocab_size ? -INFINITY : x.values[i];
-  }
-}
-
-// The packs of a row that a thread has; `at` may lie in one of them, which is then this thread's.
-template <int kPack>
-struct ThreadPacks {
-  unsigned begin = threadIdx.x * kPack;
-  unsigned step = blockDim.x * kPack;
-
-  __device__ bool Hold(unsigned at) const { return at / kPack % blockDim.x == threadIdx.x; }
-};
 
 // A block takes the rows of its index, that plus the grid, and so on. Each is read once for the sum
 // of its exponentials, the target's apart, and once for the gradient that replaces it. In shared
@@ -225,7 +134,8 @@ __global__ void __launch_bounds__(kMostThreads, 1) CrossEntropyKernel(LossArgume
 
 constexpr unsigned kTopOneThreads = 512;
 
-// One block per row: the first of the largest. NaNs are passed over.
+// One block per row: the first of the largest. NaNs are passed over, and neither one nor -infinity
+// is it.
 template <typename T>
 __global__ void TopOneKernel(const T* logits, int64_t columns, int64_t vocab_size,
                              const int32_t* targets, int32_t* correct) {
@@ -235,7 +145,7 @@ __global__ void TopOneKernel(const T* logits, int64_t columns, int64_t vocab_siz
   const int64_t target = targets[blockIdx.x];
   const float value = static_cast<float>(row[target]);
   if (threadIdx.x == 0) {
-    better[0] = value != value ? 1 : 0;
+    better[0] = value > -INFINITY ? 0 : 1;
   }
   __syncthreads();
   int beaten = 0;

@@ -63,6 +63,14 @@ void CrossEntropy(Stream& stream, Tensor logits, int64_t vocab_size, const Tenso
 void TopOne(Stream& stream, const Tensor& logits, int64_t vocab_size, const Tensor& targets,
             Tensor correct);
 
+// cross_entropy_parts.cu
+void CrossEntropyPart(Stream& stream, const Tensor& logits, int64_t first_token, int64_t vocab_size,
+                      const Tensor& targets, Tensor parts);
+void CrossEntropyFromParts(Stream& stream, Tensor logits, int64_t first_token, int64_t vocab_size,
+                           const Tensor& targets, const Tensor& parts, CrossEntropyOutput output,
+                           float gradient_scale, Tensor losses);
+void TopOneFromParts(Stream& stream, const Tensor& parts, Tensor correct);
+
 }  // namespace panthera::cuda
 
 #endif  // PANTHERA_MODEL_OPS_CUDA_KERNELS_H_

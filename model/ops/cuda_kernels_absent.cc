@@ -49,5 +49,11 @@ void CrossEntropy(Stream&, Tensor, int64_t, const Tensor&, CrossEntropyOutput, f
   Absent();
 }
 void TopOne(Stream&, const Tensor&, int64_t, const Tensor&, Tensor) { Absent(); }
+void CrossEntropyPart(Stream&, const Tensor&, int64_t, int64_t, const Tensor&, Tensor) { Absent(); }
+void CrossEntropyFromParts(Stream&, Tensor, int64_t, int64_t, const Tensor&, const Tensor&,
+                           CrossEntropyOutput, float, Tensor) {
+  Absent();
+}
+void TopOneFromParts(Stream&, const Tensor&, Tensor) { Absent(); }
 
 }  // namespace panthera::cuda

@@ -147,6 +147,9 @@ bool IsWritten(Context& ctx, const Tensor& tensor) {
       case sizeof(uint32_t):
         is_written = is_written && !IsAnyPoisoned<uint32_t>(block);
         break;
+      case sizeof(uint64_t):
+        is_written = is_written && !IsAnyPoisoned<uint64_t>(block);
+        break;
       default:
         CHECK(false) << "no output is of type " << Name(tensor.dtype());
     }

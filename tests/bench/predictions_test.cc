@@ -66,6 +66,9 @@ TEST(KernelWorkTest, CountsWhatTheFormulasSay) {
     if (kernel.kernel == "swiglu_backward") {
       EXPECT_EQ(kernel.work.bytes, 5.0 * 16384 * 11008 * 2);
     }
+    if (kernel.kernel == "cross_entropy_part") {
+      EXPECT_EQ(kernel.work.bytes, 8192 * (6288.0 * 2 + 4 + 4 * 8));
+    }
     if (kernel.kernel == "sum_rows") {
       EXPECT_EQ(kernel.work.bytes, 9.0 * 2048 * 4096 * 2);
     }

@@ -196,6 +196,52 @@ KernelCase CrossEntropyCase(const ModelShape& m) {
               });
 }
 
+// The logits that a rank has of its rows of the table.
+int64_t ColumnsOfARank(const ModelShape& m) { return RowsOfARank(m).count; }
+
+// Four numbers of eight bytes for each row.
+constexpr int64_t kPartWords = 2 * kCrossEntropyPart;
+
+KernelCase CrossEntropyPartCase(const ModelShape& m) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.head_rows, m.vocab_size, 3);
+  return Case(
+      "cross_entropy_part", m,
+      Bytes(m.head_rows * ColumnsOfARank(m), m.head_rows * (1 + kPartWords)),
+      [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+        const int64_t columns = ColumnsOfARank(m);
+        const Tensor logits = operands.Noise({m.head_rows, columns}, kType);
+        const Tensor targets = operands.Tokens(tokens);
+        const Tensor parts = operands.Poisoned({m.head_rows, kCrossEntropyPart}, DType::kF64);
+        return {[&ctx, m, columns, logits, targets, parts] {
+                  CrossEntropyPart(ctx, logits, RowsOfARank(m).slice, columns, targets, parts);
+                },
+                {{parts}}};
+      });
+}
+
+// The parts of one rank are those of its logits; what the others have is zero.
+KernelCase CrossEntropyFromPartsCase(const ModelShape& m) {
+  const std::vector<int32_t> tokens = NoiseTokens(m.head_rows, m.vocab_size, 3);
+  return Case(
+      "cross_entropy_from_parts", m,
+      Bytes(2 * m.head_rows * ColumnsOfARank(m), m.head_rows * (2 + kSlices * kPartWords)),
+      [m, tokens](Context& ctx, Operands& operands) -> KernelCall {
+        const int64_t columns = ColumnsOfARank(m);
+        const VocabularySlice slice = RowsOfARank(m).slice;
+        const Tensor logits = operands.Noise({m.head_rows, columns}, kType);
+        const Tensor targets = operands.Tokens(tokens);
+        const Tensor losses = operands.Poisoned({m.head_rows}, DType::kF32);
+        const Tensor parts = operands.Zeros({kSlices, m.head_rows, kCrossEntropyPart}, DType::kF64);
+        CrossEntropyPart(ctx, logits, slice, columns, targets,
+                         parts.Slice(0, 1).Reshape({m.head_rows, kCrossEntropyPart}));
+        return {[&ctx, columns, slice, logits, targets, parts, losses] {
+                  CrossEntropyFromParts(ctx, logits, slice, columns, targets, parts,
+                                        CrossEntropyOutput::kLossAndGradient, 1, losses);
+                },
+                {{logits, Kind::kChanged}, {losses}}};
+      });
+}
+
 KernelCase AddCase(const ModelShape& m) {
   return Case("residual_add", m, Bytes(3 * m.tokens * m.width),
               [m](Context& ctx, Operands& operands) -> KernelCall {
@@ -246,6 +292,8 @@ std::vector<KernelCase> RowKernels(const ModelShape& model) {
           SwiGluCase(model),
           SwiGluBackwardCase(model),
           CrossEntropyCase(model),
+          CrossEntropyPartCase(model),
+          CrossEntropyFromPartsCase(model),
           AddCase(model),
           SumRowsCase(model),
           HashCase(model)};
