@@ -43,6 +43,7 @@ void DrawNormals(uint64_t key, int64_t first, int64_t count, double* normals) {
 
 void FillSegment(const WeightShard& shard, const ShardSegment& segment, const ParamSpec& spec,
                  uint64_t key) {
+  const ElementMap logical = spec.logical_elements();
   ParallelFor(CeilDiv(segment.elements, kChunk), 16, [&](int64_t begin, int64_t end) {
     std::array<double, kChunk> normals = {};
     std::array<float, kChunk> values;
@@ -50,7 +51,10 @@ void FillSegment(const WeightShard& shard, const ShardSegment& segment, const Pa
       const int64_t first = chunk * kChunk;
       const int64_t count = std::min(kChunk, segment.elements - first);
       if (spec.init_deviation != 0) {
-        DrawNormals(key, segment.param_begin + first, count, normals.data());
+        ForEachNeighbours(logical, segment.param_begin + first, count,
+                          [&](int64_t offset, int64_t element, int64_t neighbours) {
+                            DrawNormals(key, element, neighbours, normals.data() + offset);
+                          });
       }
       for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
         values[i] = static_cast<float>(spec.init_mean + spec.init_deviation * normals[i]);

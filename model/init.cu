@@ -60,21 +60,52 @@ __device__ void StoreToNearest(const SegmentPlace& place, int64_t index, float v
   place.remainder[index] = split.low;
 }
 
-// One thread per draw. The segment [param_begin, param_begin + count) of the parameter need not
-// begin or end where a draw does.
-__global__ void InitializeKernel(SegmentPlace place, int64_t param_begin, int64_t count,
-                                 double mean, double deviation, uint64_t key) {
-  const int64_t draw =
-      param_begin / kNormalsPerDraw + static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t first = draw * kNormalsPerDraw - param_begin;
-  if (first >= count) {
+// Where a segment's elements lie in the logical tensor: rows of `run` neighbours. The segment is
+// the `count` elements from element `skipped` of the first row on.
+struct SegmentRows {
+  int64_t begin;  // the first row's first element, counted in the logical tensor
+  int64_t run;
+  int64_t stride;
+  int64_t skipped;
+  int64_t count;
+  int64_t row_draws;  // the most draws that a row's elements can lie in
+};
+
+SegmentRows RowsOf(const ShardSegment& segment, const ElementMap& logical) {
+  if (logical.is_contiguous()) {
+    const int64_t begin = logical(segment.param_begin);
+    const int64_t draws =
+        CeilDiv(begin + segment.elements, kNormalsPerDraw) - begin / kNormalsPerDraw;
+    return {begin, segment.elements, 0, 0, segment.elements, draws};
+  }
+  const int64_t skipped = segment.param_begin % logical.run;
+  // A row may begin with the last number of a draw.
+  const int64_t draws = CeilDiv(kNormalsPerDraw - 1 + logical.run, kNormalsPerDraw);
+  return {logical(segment.param_begin - skipped),
+          logical.run,
+          logical.stride,
+          skipped,
+          segment.elements,
+          draws};
+}
+
+// One thread for each row and draw. A row need not begin or end where a draw does.
+__global__ void InitializeKernel(SegmentPlace place, SegmentRows rows, double mean,
+                                 double deviation, uint64_t key) {
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t row = thread / rows.row_draws;
+  const int64_t row_begin = rows.begin + row * rows.stride;
+  const int64_t draw = row_begin / kNormalsPerDraw + thread % rows.row_draws;
+  const int64_t first = draw * kNormalsPerDraw - row_begin;
+  if (first >= rows.run || row * rows.run - rows.skipped >= rows.count) {
     return;
   }
   const Philox words = Philox4x32(key, static_cast<uint64_t>(draw), 0);
 #pragma unroll
   for (int i = 0; i < kNormalsPerDraw; ++i) {
-    const int64_t index = first + i;
-    if (index >= 0 && index < count) {
+    const int64_t column = first + i;
+    const int64_t index = row * rows.run + column - rows.skipped;
+    if (column >= 0 && column < rows.run && index >= 0 && index < rows.count) {
       const NormalPair pair = PairOf(words, i / 2);
       const double normal =
           pair.radius * (i % 2 == 0 ? std::cos(pair.angle) : std::sin(pair.angle));
@@ -87,10 +118,10 @@ __global__ void InitializeKernel(SegmentPlace place, int64_t param_begin, int64_
 
 void InitializeSegment(Stream& stream, const WeightShard& shard, const ShardSegment& segment,
                        const ParamSpec& spec, uint64_t key) {
-  const int64_t draws = CeilDiv(segment.param_begin + segment.elements, kNormalsPerDraw) -
-                        segment.param_begin / kNormalsPerDraw;
-  Launch(stream, {GridOf(CeilDiv(draws, int64_t{kThreads})), dim3(kThreads)}, &InitializeKernel,
-         PlaceOf(shard, segment.shard_begin), segment.param_begin, segment.elements, spec.init_mean,
+  const SegmentRows rows = RowsOf(segment, spec.logical_elements());
+  const int64_t num_rows = CeilDiv(rows.skipped + rows.count, rows.run);
+  Launch(stream, {GridOf(CeilDiv(num_rows * rows.row_draws, int64_t{kThreads})), dim3(kThreads)},
+         &InitializeKernel, PlaceOf(shard, segment.shard_begin), rows, spec.init_mean,
          spec.init_deviation, key);
 }
 

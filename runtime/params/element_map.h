@@ -1,6 +1,7 @@
 #ifndef PANTHERA_RUNTIME_PARAMS_ELEMENT_MAP_H_
 #define PANTHERA_RUNTIME_PARAMS_ELEMENT_MAP_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "runtime/base/host_device.h"
@@ -20,6 +21,23 @@ struct ElementMap {
     return stride == 0 ? begin + i : begin + i / run * stride + i % run;
   }
 };
+
+// Calls body(offset, begin, count) for the parts of the slice's elements [first, first + elements)
+// that are neighbours in the whole, in order: elements [first + offset, first + offset + count) of
+// the slice are [begin, begin + count) of the whole.
+template <typename Body>
+void ForEachNeighbours(const ElementMap& map, int64_t first, int64_t elements, const Body& body) {
+  if (map.is_contiguous()) {
+    body(int64_t{0}, map.begin + first, elements);
+    return;
+  }
+  for (int64_t offset = 0; offset < elements;) {
+    const int64_t left_of_run = map.run - (first + offset) % map.run;
+    const int64_t count = std::min(left_of_run, elements - offset);
+    body(offset, map(first + offset), count);
+    offset += count;
+  }
+}
 
 }  // namespace panthera
 

@@ -6,6 +6,7 @@
 #include <numbers>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -16,6 +17,7 @@
 #include "runtime/params/name_hash.h"
 #include "tests/support/devices.h"
 #include "tests/support/random_tensor.h"
+#include "tests/support/slices.h"
 
 namespace panthera {
 namespace {
@@ -221,6 +223,63 @@ TEST_P(InitializeShardsTest, DevicesDifferByOneUnitInTheLastPlaceOfFewValues) {
         << i;
   }
   EXPECT_LE(differing, 1);
+}
+
+// The matrices of one tensor-parallel rank, as one of `ranks` data-parallel ones has them.
+struct InitializedSlices {
+  InitializedSlices(const InitCase& on, const testing::SlicePlace& place, int rank, int ranks)
+      : communicator(rank, ranks) {
+    const GroupId group = store.AddGroup("block", GroupKind::kSharded);
+    for (const Shape& shape : {Shape{7, 10}, Shape{70, 90}, Shape{5, 1600}, Shape{40, 128}}) {
+      ParamSpec spec;
+      spec.name = ToString(shape);
+      spec.shape = shape;
+      spec.init_deviation = 1;
+      store.Add(group, testing::SliceOf(std::move(spec), place));
+    }
+    store.Allocate(on.device, ledger, communicator, on.storage);
+    InitializeShards(store, kSeed);
+  }
+
+  // values[tensor][i] = logical element i, where it lies in the store's shard.
+  void Read(std::vector<std::vector<float>>& values) const {
+    const HostShard shard(store.shard({0}), store.shard({0}).values.device());
+    for (const ShardSegment& segment : store.segments({0})) {
+      const ParamSpec& spec = store.spec(segment.param);
+      std::vector<float>& tensor = values[static_cast<size_t>(segment.param.index)];
+      tensor.resize(static_cast<size_t>(spec.logical_shape().elements()), NAN);
+      for (int64_t i = 0; i < segment.elements; ++i) {
+        ReadWeights(
+            shard.view(), segment.shard_begin + i, 1,
+            &tensor[static_cast<size_t>(testing::LogicalElement(spec, segment.param_begin + i))]);
+      }
+    }
+  }
+
+  MemoryLedger ledger;
+  PlanCommunicator communicator;
+  ParameterStore store;
+};
+
+// Rows and columns that numbers of parts do not divide, runs that begin in the middle of a draw and
+// are shorter than one, shards that begin in the middle of a row.
+TEST_P(InitializeShardsTest, EveryCutIntoSlicesAndShardsGivesTheSameBits) {
+  std::vector<std::vector<float>> whole(4);
+  InitializedSlices(GetParam(), {}, 0, 1).Read(whole);
+  for (const testing::Cut cut : {testing::Cut::kRows, testing::Cut::kColumns}) {
+    for (const int slices : {2, 3, 4}) {
+      for (const int ranks : {1, 2, 3}) {
+        std::vector<std::vector<float>> parts(4);
+        for (int part = 0; part < slices; ++part) {
+          for (int rank = 0; rank < ranks; ++rank) {
+            InitializedSlices(GetParam(), {cut, part, slices}, rank, ranks).Read(parts);
+          }
+        }
+        EXPECT_EQ(parts, whole) << slices << " slices by cut " << static_cast<int>(cut) << " on "
+                                << ranks;
+      }
+    }
+  }
 }
 
 TEST(InitializeMasterCopyTest, LayersReadItRoundedToNearest) {
