@@ -93,7 +93,7 @@ StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device targ
   const std::vector<int64_t> no_counts(static_cast<size_t>(options.model.vocab_size));
   StepMetrics metrics;
   MeasureEmbedding(instance, 0, TokenClasses(no_counts), metrics);
-  PlanSave(options, instance, data_parallel.rank());
+  PlanSave(options, instance);
   MeasureGemmRate(instance.context(), options.model, instance.dtype(),
                   plan_world.host_data_parallel());
   plan.products = instance.context().gemm().planned_products();

@@ -24,11 +24,11 @@ TensorSet& SetNamed(std::vector<TensorSet>& sets, const std::string& name) {
 }
 
 // One set per kind of optimizer state.
-std::vector<TensorSet> StateSets(const Trainer& trainer, const ParameterStore& params,
-                                 int data_rank, PieceUse use) {
+std::vector<TensorSet> StateSets(const Trainer& trainer, const ParameterStore& params, int rank,
+                                 PieceUse use) {
   std::vector<TensorSet> sets;
   trainer.optimizer().ForEachState([&](const char* name, GroupId group, const Tensor& shard) {
-    AppendShardPieces(params, group, shard, data_rank, use, SetNamed(sets, name).pieces);
+    AppendShardPieces(params, group, shard, rank, use, SetNamed(sets, name).pieces);
   });
   return sets;
 }
@@ -84,16 +84,16 @@ absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
                           const RunOptions& options, std::vector<SmallFile> small_files,
                           int64_t step) {
   ModelInstance& instance = trainer.instance();
-  const int data_rank = world.mesh.data_rank;
+  const int rank = world.mesh.rank();
   const Arena::Scope scope(instance.context().arena());
   CheckpointContents contents;
   contents.step = step;
   contents.program = absl::StrCat("panthera ", kVersion);
-  contents.sets = WeightSets(instance.params(), data_rank, PieceUse::kSave);
+  contents.sets = WeightSets(instance.params(), rank, PieceUse::kSave);
   if (options.model.tie == Tie::kSwapHalves) {
     AppendSwappedHead(instance, SetNamed(contents.sets, "model"));
   }
-  for (TensorSet& set : StateSets(trainer, instance.params(), data_rank, PieceUse::kSave)) {
+  for (TensorSet& set : StateSets(trainer, instance.params(), rank, PieceUse::kSave)) {
     contents.sets.push_back(std::move(set));
   }
   contents.small_files = std::move(small_files);
@@ -103,12 +103,13 @@ absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
       {.keep_newest = options.checkpoint.keep, .keep_every = options.checkpoint.keep_every});
 }
 
-void PlanSave(const RunOptions& options, ModelInstance& instance, int data_rank) {
+void PlanSave(const RunOptions& options, ModelInstance& instance) {
   if (options.model.tie != Tie::kSwapHalves) {
     return;
   }
   const Arena::Scope scope(instance.context().arena());
-  std::vector<TensorSet> sets = WeightSets(instance.params(), data_rank, PieceUse::kSave);
+  // What all ranks have whole needs no memory for a save, whichever rank it is.
+  std::vector<TensorSet> sets = WeightSets(instance.params(), /*rank=*/0, PieceUse::kSave);
   const TensorPiece* table = FindTable(instance, SetNamed(sets, "model"));
   if (table != nullptr) {
     AllocateSwappedHead(instance.context().arena(), *table);
@@ -119,8 +120,7 @@ absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
                           const Checkpoint& checkpoint) {
   ModelInstance& instance = trainer.instance();
   RETURN_IF_ERROR(LoadParameters(files, *world.host, *world.data_parallel, instance, checkpoint));
-  for (TensorSet& set :
-       StateSets(trainer, instance.params(), world.mesh.data_rank, PieceUse::kLoad)) {
+  for (TensorSet& set : StateSets(trainer, instance.params(), world.mesh.rank(), PieceUse::kLoad)) {
     RETURN_IF_ERROR(LoadPieces(files, *world.host, checkpoint, set.name, set.pieces));
   }
   return absl::OkStatus();
@@ -129,7 +129,7 @@ absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
 absl::Status LoadParameters(FileSystem& files, HostGroup& host, Communicator& data_parallel,
                             ModelInstance& instance, const Checkpoint& checkpoint) {
   ParameterStore& params = instance.params();
-  for (TensorSet& set : WeightSets(params, data_parallel.rank(), PieceUse::kLoad)) {
+  for (TensorSet& set : WeightSets(params, host.rank(), PieceUse::kLoad)) {
     RETURN_IF_ERROR(LoadPieces(files, host, checkpoint, set.name, set.pieces));
   }
   Context& ctx = instance.context();

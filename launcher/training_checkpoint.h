@@ -39,9 +39,9 @@ absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
                           const RunOptions& options, std::vector<SmallFile> small_files,
                           int64_t step);
 
-// Allocates in the arena, and gives back, what a save by data-parallel rank `data_rank` would take:
-// on kMeta, to measure it.
-void PlanSave(const RunOptions& options, ModelInstance& instance, int data_rank);
+// Allocates in the arena, and gives back, what a save of this instance would take: on kMeta, to
+// measure it.
+void PlanSave(const RunOptions& options, ModelInstance& instance);
 
 // The inverse of SaveTraining: parameters on every rank and optimizer state. Collective.
 absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,

@@ -67,17 +67,17 @@ std::string Described(const StoredTensor& tensor) {
 }
 
 absl::Status CheckTensor(const WeightFiles& weights, const ParamSpec& spec) {
+  const Shape& shape = spec.logical_shape();
   const StoredTensor* tensor = weights.Find(spec.name);
   if (tensor == nullptr) {
     return absl::FailedPreconditionError(
-        absl::StrCat(weights.directory(), " has no tensor ", spec.name, " ", ToString(spec.shape),
+        absl::StrCat(weights.directory(), " has no tensor ", spec.name, " ", ToString(shape),
                      ", which its config.json asks for; fetch all of its files again"));
   }
-  if (tensor->tensor.shape != spec.shape) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(weights.PathOf(*tensor), ": tensor ", Described(*tensor), " should be ",
-                     ToString(spec.shape),
-                     " by config.json beside it; fetch both files again, from the same model"));
+  if (tensor->tensor.shape != shape) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        weights.PathOf(*tensor), ": tensor ", Described(*tensor), " should be ", ToString(shape),
+        " by config.json beside it; fetch both files again, from the same model"));
   }
   if (!IsWeightType(tensor->tensor.dtype)) {
     return absl::FailedPreconditionError(absl::StrCat(weights.PathOf(*tensor), ": tensor ",

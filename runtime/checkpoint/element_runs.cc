@@ -9,6 +9,33 @@
 
 namespace panthera {
 
+std::vector<ElementRuns> RunsOf(const ElementMap& slice, int64_t first, int64_t elements) {
+  if (slice.is_contiguous()) {
+    return {ElementRuns::Contiguous(slice(first), elements)};
+  }
+  std::vector<ElementRuns> runs;
+  const auto add_part = [&](int64_t count) {
+    if (count > 0) {
+      runs.push_back(ElementRuns::Contiguous(slice(first), count));
+      first += count;
+      elements -= count;
+    }
+  };
+  const int64_t in_row = first % slice.run;
+  add_part(in_row == 0 ? 0 : std::min(slice.run - in_row, elements));
+  const int64_t rows = elements / slice.run;
+  if (rows > 1) {
+    runs.push_back(
+        {.begin = slice(first), .run = slice.run, .stride = slice.stride, .count = rows});
+    first += rows * slice.run;
+    elements -= rows * slice.run;
+  } else {
+    add_part(rows * slice.run);
+  }
+  add_part(elements);
+  return runs;
+}
+
 absl::Status CheckRuns(const ElementRuns& runs, int64_t tensor_elements) {
   const bool sizes_fit = runs.begin >= 0 && runs.begin <= tensor_elements && runs.run >= 1 &&
                          runs.run <= tensor_elements && runs.count >= 1 &&

@@ -2,9 +2,12 @@
 #define PANTHERA_RUNTIME_CHECKPOINT_ELEMENT_RUNS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+
+#include "runtime/params/element_map.h"
 
 namespace panthera {
 
@@ -25,6 +28,11 @@ struct ElementRuns {
   int64_t end() const { return begin + (count - 1) * stride + run; }
   friend bool operator==(const ElementRuns& a, const ElementRuns& b) = default;
 };
+
+// Where the elements [first, first + elements) of a slice lie in the whole tensor: one behind the
+// other, the result's runs hold them in their order. A part of a first row, whole rows and a part
+// of a last row are up to three of them.
+std::vector<ElementRuns> RunsOf(const ElementMap& slice, int64_t first, int64_t elements);
 
 // kDataLoss unless the runs hold at least one element, do not overlap and lie in a tensor of
 // `tensor_elements`.

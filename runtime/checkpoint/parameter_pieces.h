@@ -8,18 +8,19 @@
 
 namespace panthera {
 
-// Replicated groups lie whole on every rank: one rank saves them, all load them.
+// Replicated groups lie whole on every rank: rank 0 saves them, all load them.
 enum class PieceUse { kSave, kLoad };
 
-// Appends the pieces of a group that lie in one rank's shard of it. `shard` has one element for
-// each of the group's shard_elements: the weights, or a kind of optimizer state that lies the same
-// way. Padding belongs to no piece.
-void AppendShardPieces(const ParameterStore& store, GroupId group, const Tensor& shard,
-                       int data_rank, PieceUse use, std::vector<TensorPiece>& pieces);
+// Appends the pieces of a group that lie in one rank's shard of it, as parts of the logical
+// tensors. `shard` has one element for each of the group's shard_elements: the weights, or a kind
+// of optimizer state that lies the same way. Padding belongs to no piece. `rank` is that in the
+// whole mesh.
+void AppendShardPieces(const ParameterStore& store, GroupId group, const Tensor& shard, int rank,
+                       PieceUse use, std::vector<TensorPiece>& pieces);
 
 // All that the store keeps, as views: set "model" with the values that layers read and, as the
 // storage wants, "remainder" or "master". After loading, Publish brings the values to all ranks.
-std::vector<TensorSet> WeightSets(const ParameterStore& store, int data_rank, PieceUse use);
+std::vector<TensorSet> WeightSets(const ParameterStore& store, int rank, PieceUse use);
 
 }  // namespace panthera
 

@@ -11,10 +11,10 @@ namespace panthera {
 
 // Sets this rank's shards to the values that the tensors of the same names have in `weights`,
 // rounded to nearest where the storage keeps less than the file. `weights` must have every
-// parameter, in its shape and a weight type. Reads what lies in the shards, a block at a time, and
-// nothing else; replicated groups lie in all shards. Publish() afterwards brings the values to
-// every rank. Local. After an error, such as a number that is not finite, the shards' contents are
-// undefined.
+// parameter, in its logical shape and a weight type. Reads what lies in the shards, a block at a
+// time, and nothing else but what lies between the short rows of a slice of columns; replicated
+// groups lie in all shards. Publish() afterwards brings the values to every rank. Local. After an
+// error, such as a number that is not finite, the shards' contents are undefined.
 absl::Status ImportShards(FileSystem& files, const WeightFiles& weights, ParameterStore& params);
 
 }  // namespace panthera

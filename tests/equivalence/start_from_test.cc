@@ -16,6 +16,7 @@
 #include "launcher/start_weights.h"
 #include "launcher/training_run.h"
 #include "tests/equivalence/tiny_run.h"
+#include "tests/support/counting_file_system.h"
 #include "tests/support/devices.h"
 #include "tests/support/plain_model.h"
 
@@ -23,6 +24,7 @@ namespace panthera {
 namespace {
 
 using ::testing::AllOf;
+using testing::CountingFileSystem;
 using ::testing::Each;
 using ::testing::HasSubstr;
 using testing::PlainModel;
@@ -35,57 +37,6 @@ using testing::TinyRun;
 
 constexpr WeightStorage kStorages[] = {WeightStorage::kFp32, WeightStorage::kBf16Plus8,
                                        WeightStorage::kBf16, WeightStorage::kBf16PlusFp32};
-
-// Counts the bytes that one rank reads.
-class CountedFile final : public File {
- public:
-  CountedFile(std::unique_ptr<File> file, int64_t& bytes) : file_(std::move(file)), bytes_(bytes) {}
-
-  absl::Status WriteAt(int64_t offset, std::span<const std::byte> data) override {
-    return file_->WriteAt(offset, data);
-  }
-  absl::Status ReadAt(int64_t offset, std::span<std::byte> data) override {
-    bytes_ += static_cast<int64_t>(data.size());
-    return file_->ReadAt(offset, data);
-  }
-  absl::Status Allocate(int64_t bytes) override { return file_->Allocate(bytes); }
-  absl::StatusOr<int64_t> Bytes() override { return file_->Bytes(); }
-  absl::Status Sync() override { return file_->Sync(); }
-  absl::Status Close() override { return file_->Close(); }
-
- private:
-  std::unique_ptr<File> file_;
-  int64_t& bytes_;
-};
-
-class CountingFileSystem final : public FileSystem {
- public:
-  absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
-    absl::StatusOr<std::unique_ptr<File>> file = files_.Open(path, mode);
-    if (!file.ok()) {
-      return file;
-    }
-    return std::make_unique<CountedFile>(*std::move(file), bytes_read);
-  }
-  absl::Status MakeDirectory(const std::string& path) override {
-    return files_.MakeDirectory(path);
-  }
-  absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override {
-    return files_.List(path);
-  }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    return files_.Rename(from, to);
-  }
-  absl::Status Remove(const std::string& path) override { return files_.Remove(path); }
-  absl::Status SyncDirectory(const std::string& path) override {
-    return files_.SyncDirectory(path);
-  }
-
-  int64_t bytes_read = 0;
-
- private:
-  PosixFileSystem files_;
-};
 
 class StartFromTest : public ::testing::Test {
  protected:

@@ -90,5 +90,30 @@ TEST(ElementRunsTest, RunsThatLeaveTheTensorOrOverlapAreRefused) {
   }
 }
 
+TEST(ElementRunsTest, AnyPartOfASliceIsUpToThreeRunsThatListItsElements) {
+  for (const ElementMap& slice : {ElementMap{7, 20, 0}, ElementMap{3, 4, 9}, ElementMap{2, 1, 5}}) {
+    for (int64_t first = 0; first < 20; ++first) {
+      for (int64_t end = first + 1; end <= 20; ++end) {
+        const std::vector<ElementRuns> runs = RunsOf(slice, first, end - first);
+        EXPECT_LE(runs.size(), slice.is_contiguous() ? 1U : 3U);
+        Places places;
+        for (const ElementRuns& part : runs) {
+          EXPECT_TRUE(CheckRuns(part, 110).ok()) << first << " " << end;
+          const auto position = static_cast<int64_t>(places.size());
+          for (const auto& [element, place] : Positions(part, 0, part.elements())) {
+            places.emplace_back(element, position + place);
+          }
+        }
+        Places expected;
+        for (int64_t i = first; i < end; ++i) {
+          const int64_t row = slice.stride == 0 ? 0 : i / slice.run;
+          expected.emplace_back(slice.begin + row * slice.stride + i - row * slice.run, i - first);
+        }
+        EXPECT_EQ(places, expected) << first << " " << end;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace panthera
