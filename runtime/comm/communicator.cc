@@ -1,12 +1,9 @@
 #include "runtime/comm/communicator.h"
 
-#include <chrono>
 #include <functional>
-#include <thread>
 #include <utility>
 
 #include "runtime/base/check.h"
-#include "runtime/base/status_macros.h"
 
 namespace panthera {
 namespace {
@@ -95,15 +92,6 @@ void Communicator::Broadcast(Tensor buffer, int root, Stream& stream) {
     return;
   }
   DoBroadcast(buffer, root, stream);
-}
-
-absl::Status Await(const Event& event, Communicator& comm) {
-  constexpr std::chrono::microseconds kBetweenLooks(50);
-  while (!event.is_done()) {
-    RETURN_IF_ERROR(comm.Health());
-    std::this_thread::sleep_for(kBetweenLooks);
-  }
-  return comm.Health();
 }
 
 }  // namespace panthera

@@ -70,11 +70,6 @@ class Communicator {
   int64_t bytes_sent_ = 0;
 };
 
-// Blocks the host until `event`, recorded on a stream with calls of `comm`, is reached, or until
-// the communicator knows that it may never be; then the stream may stand still, and Stream's
-// destructor must not be waited for before the communicator is destroyed.
-absl::Status Await(const Event& event, Communicator& comm);
-
 }  // namespace panthera
 
 #endif  // PANTHERA_RUNTIME_COMM_COMMUNICATOR_H_

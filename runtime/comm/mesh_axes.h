@@ -1,6 +1,8 @@
 #ifndef PANTHERA_RUNTIME_COMM_MESH_AXES_H_
 #define PANTHERA_RUNTIME_COMM_MESH_AXES_H_
 
+#include "absl/status/status.h"
+
 #include "runtime/comm/communicator.h"
 
 namespace panthera {
@@ -19,11 +21,18 @@ class MeshAxes {
   int tensor_rank() const { return tensor_ == nullptr ? 0 : tensor_->rank(); }
   // Only where tensor_size() is above 1.
   Communicator& tensor() const { return *tensor_; }
+  // Communicator::Health of both axes: the first error.
+  absl::Status Health() const;
 
  private:
   Communicator* data_;
   Communicator* tensor_ = nullptr;
 };
+
+// Blocks the host until `event`, recorded on a stream with calls of the axes' communicators, is
+// reached, or until one of them knows that it may never be; then the stream may stand still, and
+// Stream's destructor must not be waited for before the communicator is destroyed.
+absl::Status Await(const Event& event, MeshAxes axes);
 
 }  // namespace panthera
 

@@ -11,6 +11,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/cuda_check.h"
 #include "runtime/device/memory_ledger.h"
 

@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 
 #include "runtime/base/check.h"
+#include "runtime/comm/mesh_axes.h"
 #include "tests/runtime/comm/communicator_conformance.h"
 #include "tests/runtime/comm/traveling_tensor.h"
 #include "tests/simt/emulator/device_state.h"
