@@ -20,7 +20,7 @@ struct KernelSegment {
   int64_t shard_begin;
   int64_t param_begin;
   int64_t elements;
-  int64_t param_elements;  // of the whole parameter
+  int64_t param_elements;  // of the logical tensor
   uint64_t rounding_key;
   float decay;
   int32_t param;
@@ -92,7 +92,7 @@ void ForEachSegmentBatch(const ParameterStore& store, GroupId group,
       batch.segments[i] = {.shard_begin = segment.shard_begin,
                            .param_begin = segment.param_begin,
                            .elements = segment.elements,
-                           .param_elements = spec.shape.elements(),
+                           .param_elements = spec.logical_shape().elements(),
                            .rounding_key = rule.rounding_key,
                            .decay = rule.decay,
                            .param = segment.param.index,

@@ -90,7 +90,7 @@ float Tiger::StepRate(const ShardBlock& block, const WeightShard& weights, float
   const double squares = by_row ? BlockSquares(block, weights, factor)
                                 : squares_.param_sums().data<double>()[block.param.index];
   return TigerRate(spec.kind, learning_rate, squares,
-                   by_row ? block.elements : spec.shape.elements());
+                   by_row ? block.elements : spec.logical_shape().elements());
 }
 
 Tiger::BlockPlan Tiger::PlanOf(const ShardBlock& block, const Tensor& gradient,
@@ -174,9 +174,9 @@ void Tiger::DecideGroup(Context& ctx, GroupId group, const Tensor& gradient,
     const ParamSpec& spec = store().spec(params[i]);
     message.factors.data<float>()[i] = shrink_factor(params[i], input.shrinks);
     if (message.layout.rate_unit == RateUnit::kTensor) {
-      message.rates.data<float>()[i] =
-          TigerRate(spec.kind, input.learning_rate,
-                    squares_.param_sums().data<double>()[params[i].index], spec.shape.elements());
+      message.rates.data<float>()[i] = TigerRate(
+          spec.kind, input.learning_rate, squares_.param_sums().data<double>()[params[i].index],
+          spec.logical_shape().elements());
     }
   }
   ForEachBlock(store(), group, [&](const ShardBlock& block) {
