@@ -66,8 +66,8 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
                                  *world.data_parallel)),
       gradients_(options.optim, instance_.context(), instance_.params(), *world.data_parallel,
                  *optimizer_),
-      seen_rows_(options.optim.lazy_rows, options.model.vocab_size, instance_.context(),
-                 *world.data_parallel),
+      seen_rows_(options.optim.lazy_rows, instance_.params().spec(instance_.model().embedding()),
+                 instance_.context(), *world.data_parallel),
       evaluator_(instance_, options.train.micro_batch),
       // A whole step, so that nothing in it waits for the GPU.
       batches_(instance_.context(), "batch", options.train.micro_batch,

@@ -36,9 +36,9 @@ AdamWFactors Factors(const OptimOptions& options, const StepInput& input) {
 
 }  // namespace
 
-AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
-             Communicator& data_parallel, std::vector<GroupId> groups)
-    : Optimizer(options, store, data_parallel, std::move(groups)),
+AdamW::AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+             std::vector<GroupId> groups)
+    : Optimizer(options, store, axes, std::move(groups)),
       moment1_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "moment1",
                StateDType(options.momentum)),
       moment2_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "moment2", DType::kF32),

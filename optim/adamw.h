@@ -31,8 +31,8 @@ namespace panthera {
 // step and no decay, and its moments keep their bits.
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store,
-        Communicator& data_parallel, std::vector<GroupId> groups);
+  AdamW(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+        std::vector<GroupId> groups);
 
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;

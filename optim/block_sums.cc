@@ -1,12 +1,32 @@
 #include "optim/block_sums.h"
 
+#include <span>
+
 #include "runtime/base/check.h"
 
 namespace panthera {
+namespace {
 
-BlockSums::BlockSums(Context& ctx, const ParameterStore& store, Communicator& data_parallel,
+// param_sums[run.param] = the sum of the run's blocks, added in double by index.
+void SumRuns(std::span<const BlockRun> runs, Tensor param_sums, Stream& stream) {
+  if (stream.device().is_cuda()) {
+    cuda::SumBlockRuns(stream, runs, param_sums);
+    return;
+  }
+  for (const BlockRun& run : runs) {
+    double sum = 0;
+    for (int64_t block = run.first_block; block < run.first_block + run.num_blocks; ++block) {
+      sum += run.sums[block / run.shard_blocks * run.row + block % run.shard_blocks];
+    }
+    param_sums.data<double>()[run.param] = sum;
+  }
+}
+
+}  // namespace
+
+BlockSums::BlockSums(Context& ctx, const ParameterStore& store, MeshAxes axes,
                      const std::string& name, absl::FunctionRef<bool(GroupId)> include)
-    : store_(store), rank_(data_parallel.rank()), ranks_(data_parallel.size()) {
+    : store_(store), axes_(axes) {
   int64_t own = 0;
   for (int i = 0; i < store.num_groups(); ++i) {
     const GroupLayout& layout = store.layout(GroupId{i});
@@ -21,18 +41,26 @@ BlockSums::BlockSums(Context& ctx, const ParameterStore& store, Communicator& da
     }
     places_.push_back(place);
   }
-  gathered_ = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
-                                     name, ranks_ * row_ * SizeOf(DType::kF64));
+  gathered_ = axes.data().Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, name,
+                                   axes.data().size() * row_ * SizeOf(DType::kF64));
   own_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, name,
                 own * SizeOf(DType::kF64));
+  const int64_t params = store.num_params();
   sums_memory_ = Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, name,
-                        store.num_params() * SizeOf(DType::kF64));
-  param_sums_ = sums_memory_.View({store.num_params()}, DType::kF64);
-  AddRuns(ctx.device());
+                        params * SizeOf(DType::kF64));
+  param_sums_ = sums_memory_.View({params}, DType::kF64);
+  if (has_slices()) {
+    slices_ = axes.tensor().Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
+                                     name, axes.tensor_size() * params * SizeOf(DType::kF64));
+  }
+  if (!ctx.device().is_meta()) {
+    AddRuns();
+    AddSliceRuns();
+  }
 }
 
-void BlockSums::AddRuns(Device device) {
-  for (int i = 0; i < store_.num_params() && !device.is_meta(); ++i) {
+void BlockSums::AddRuns() {
+  for (int i = 0; i < store_.num_params(); ++i) {
     const ParamId id{i};
     const GroupId group = store_.group_of(id);
     const Place& place = this->place(group);
@@ -51,36 +79,48 @@ void BlockSums::AddRuns(Device device) {
   }
 }
 
+void BlockSums::AddSliceRuns() {
+  if (!has_slices()) {
+    return;
+  }
+  const auto* sums = reinterpret_cast<const double*>(slices_.data());
+  for (const BlockRun& run : runs_) {
+    const GroupId group = store_.group_of(ParamId{run.param});
+    const bool sharded = place(group).kind == GroupKind::kSharded;
+    slice_runs_.push_back({.sums = sums + run.param,
+                           .first_block = 0,
+                           .num_blocks = sharded ? axes_.tensor_size() : 1,
+                           .shard_blocks = 1,
+                           .row = store_.num_params(),
+                           .param = run.param});
+  }
+}
+
 Tensor BlockSums::local(GroupId id) const {
   const Place& place = this->place(id);
   CHECK(place.included) << "group " << store_.layout(id).name;
   const bool sharded = place.kind == GroupKind::kSharded;
-  const int64_t begin = sharded ? rank_ * row_ + place.begin : place.begin;
+  const int64_t begin = sharded ? axes_.data().rank() * row_ + place.begin : place.begin;
   return (sharded ? gathered_ : own_)
       .View({place.blocks}, DType::kF64, begin * SizeOf(DType::kF64));
 }
 
-void BlockSums::Gather(Communicator& data_parallel, Stream& stream) {
-  CHECK_EQ(data_parallel.size(), ranks_);
-  if (row_ == 0) {
-    return;
-  }
-  const Tensor all = gathered_.View({ranks_, row_}, DType::kF64);
-  data_parallel.AllGather(all.Slice(rank_, rank_ + 1).Reshape({row_}), all, stream);
-}
-
 void BlockSums::SumParams(Stream& stream) {
-  if (stream.device().is_cuda()) {
-    cuda::SumBlockRuns(stream, runs_, param_sums_);
+  if (row_ > 0) {
+    const int rank = axes_.data().rank();
+    const Tensor all = gathered_.View({axes_.data().size(), row_}, DType::kF64);
+    axes_.data().AllGather(all.Slice(rank, rank + 1).Reshape({row_}), all, stream);
+  }
+  if (!has_slices()) {
+    SumRuns(runs_, param_sums_, stream);
     return;
   }
-  for (const BlockRun& run : runs_) {
-    double sum = 0;
-    for (int64_t block = run.first_block; block < run.first_block + run.num_blocks; ++block) {
-      sum += run.sums[block / run.shard_blocks * run.row + block % run.shard_blocks];
-    }
-    param_sums_.data<double>()[run.param] = sum;
-  }
+  const int rank = axes_.tensor_rank();
+  const Tensor all = slices_.View({axes_.tensor_size(), store_.num_params()}, DType::kF64);
+  const Tensor own = all.Slice(rank, rank + 1).Reshape({store_.num_params()});
+  SumRuns(runs_, own, stream);
+  axes_.tensor().AllGather(own, all, stream);
+  SumRuns(slice_runs_, param_sums_, stream);
 }
 
 }  // namespace panthera

@@ -17,16 +17,16 @@
 
 namespace panthera {
 GradSync::GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store,
-                   Communicator& data_parallel, Optimizer& optimizer)
+                   MeshAxes axes, Optimizer& optimizer)
     : accumulate_(options.accumulate),
       nonfinite_(options.nonfinite),
       clip_norm_(options.clip_norm),
       ctx_(ctx),
       store_(store),
-      data_parallel_(data_parallel),
+      axes_(axes),
       optimizer_(optimizer),
-      squares_(ctx, store, data_parallel, "gradient sums", [](GroupId) { return true; }),
-      flags_(options.nonfinite, ctx, store, data_parallel),
+      squares_(ctx, store, axes, "gradient sums", [](GroupId) { return true; }),
+      flags_(options.nonfinite, ctx, store, axes),
       judged_(ctx.device()),
       written_(static_cast<size_t>(store.num_params())),
       complete_(static_cast<size_t>(store.num_groups()), true) {
@@ -34,8 +34,11 @@ GradSync::GradSync(const OptimOptions& options, Context& ctx, const ParameterSto
   if (accumulate_ == Accumulation::kMomentum) {
     AllocateSlots();
   }
-  if (data_parallel.size() > 1) {
+  if (axes.data().size() > 1) {
     AllocateStaging();
+  }
+  if (axes.tensor_size() > 1) {
+    AllocateTensorStaging();
   }
   AllocateVerdict();
 }
@@ -45,8 +48,8 @@ void GradSync::AllocateOwn() {
     const GroupLayout& layout = store_.layout(GroupId{i});
     Buffer memory;
     if (accumulate_ == Accumulation::kGradient || !is_sharded(layout)) {
-      memory = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kGradients,
-                                       "gradients", layout.elements * SizeOf(DType::kF32));
+      memory = axes_.data().Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kGradients,
+                                     "gradients", layout.elements * SizeOf(DType::kF32));
     }
     own_.push_back({std::move(memory), Event(ctx_.device()), i});
     written_out_.emplace_back(ctx_.device());
@@ -70,10 +73,9 @@ void GradSync::AllocateSlots() {
   // The smaller one first: ClaimSlot takes the first that is large enough.
   for (const int64_t bytes : {second, largest}) {
     if (bytes > 0) {
-      slots_.push_back(
-          {data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kGradients,
-                                   "gradient slots", bytes),
-           Event(ctx_.device()), kNobody});
+      slots_.push_back({axes_.data().Allocate(ctx_.device(), ctx_.ledger(),
+                                              MemoryCategory::kGradients, "gradient slots", bytes),
+                        Event(ctx_.device()), kNobody});
     }
   }
 }
@@ -84,20 +86,31 @@ void GradSync::AllocateStaging() {
   for (int i = 0; i < store_.num_groups(); ++i) {
     const GroupLayout& layout = store_.layout(GroupId{i});
     const int64_t contribution = layout.shard_elements * SizeOf(layout.value_dtype);
-    receive = std::max(receive, data_parallel_.size() * contribution);
+    receive = std::max(receive, axes_.data().size() * contribution);
     if (layout.value_dtype != DType::kF32) {
-      send = std::max(send, data_parallel_.size() * contribution);
+      send = std::max(send, axes_.data().size() * contribution);
     }
   }
-  send_ = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
-                                  "gradients to send", send);
-  receive_ = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
-                                     "received gradients", receive);
+  send_ = axes_.data().Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
+                                "gradients to send", send);
+  receive_ = axes_.data().Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
+                                   "received gradients", receive);
+}
+
+void GradSync::AllocateTensorStaging() {
+  int64_t largest = 0;
+  for (int i = 0; i < store_.num_groups(); ++i) {
+    const GroupLayout& layout = store_.layout(GroupId{i});
+    largest = std::max(largest, is_sharded(layout) ? 0 : layout.elements);
+  }
+  tensor_receive_ = axes_.tensor().Allocate(
+      ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication, "received gradients of gains",
+      axes_.tensor_size() * largest * SizeOf(DType::kF32));
 }
 
 void GradSync::AllocateVerdict() {
-  losses_ = data_parallel_.Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
-                                    "losses", data_parallel_.size() * SizeOf(DType::kF64));
+  losses_ = axes_.data().Allocate(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication,
+                                  "losses", axes_.data().size() * SizeOf(DType::kF64));
   verdict_ = Buffer(ctx_.device(), ctx_.ledger(), MemoryCategory::kCommunication, "verdict",
                     sizeof(StepVerdict));
   host_verdict_ = HostMirror(ctx_, "verdict", verdict_.View({sizeof(StepVerdict)}, DType::kU8));
@@ -181,9 +194,20 @@ void GradSync::ZeroUnwritten(GroupId id) {
   }
 }
 
+void GradSync::SumOverTensorAxis(Tensor local) {
+  const OpTimer timer(ctx_, {Op::kExchange}, {.bytes = Traffic({local})});
+  const Tensor received =
+      tensor_receive_.View({axes_.tensor_size(), local.elements()}, DType::kF32);
+  axes_.tensor().AllGather(local, received, ctx_.exchange());
+  SumRows(received, 1, Accumulate::kOverwrite, local, ctx_.exchange());
+}
+
 Tensor GradSync::Exchange(GroupId id, const Tensor& local) {
   const GroupLayout& layout = store_.layout(id);
-  const int64_t ranks = data_parallel_.size();
+  if (!is_sharded(layout) && axes_.tensor_size() > 1) {
+    SumOverTensorAxis(local);
+  }
+  const int64_t ranks = axes_.data().size();
   const Shape shape = {ranks, layout.shard_elements};
   if (ranks == 1) {
     return local.Reshape(shape);
@@ -191,7 +215,7 @@ Tensor GradSync::Exchange(GroupId id, const Tensor& local) {
   const OpTimer timer(ctx_, {Op::kExchange}, {.bytes = Traffic({local})});
   const Tensor received = receive_.View(shape, layout.value_dtype);
   if (!is_sharded(layout)) {
-    data_parallel_.AllGather(local, received, ctx_.exchange());
+    axes_.data().AllGather(local, received, ctx_.exchange());
     return received;
   }
   Tensor sent = local.Reshape(shape);
@@ -199,7 +223,7 @@ Tensor GradSync::Exchange(GroupId id, const Tensor& local) {
     sent = send_.View(shape, DType::kBF16);
     RoundToBf16(ctx_.exchange(), local.Reshape(shape), sent);
   }
-  data_parallel_.AllToAll(sent, received, ctx_.exchange());
+  axes_.data().AllToAll(sent, received, ctx_.exchange());
   return received;
 }
 
@@ -217,7 +241,7 @@ void GradSync::SumSquares(GroupId id, const Tensor& shard) {
 }
 
 void GradSync::ReduceIntoShard(GroupId id, const Tensor& local) {
-  const int64_t ranks = data_parallel_.size();
+  const int64_t ranks = axes_.data().size();
   const auto weight = static_cast<float>(1.0 / static_cast<double>(micro_steps_ * ranks));
   const Tensor contributions = Exchange(id, local);
   const Tensor shard = gradient_shard(id);
@@ -258,7 +282,7 @@ void GradSync::FoldIntoMomentum(GroupId id, const Tensor& local) {
   }
   FoldInput fold;
   fold.place = micro_ == 0 ? MicroStepPlace::kFirst : MicroStepPlace::kLater;
-  fold.weight = 1.0 / static_cast<double>(micro_steps_ * data_parallel_.size());
+  fold.weight = 1.0 / static_cast<double>(micro_steps_ * axes_.data().size());
   fold.squares = squares_.local(id);
   fold.left_out = flags_.flags();
   optimizer_.FoldGradient(ctx_, ctx_.exchange(), id, contributions, fold);
@@ -280,14 +304,13 @@ void GradSync::FinishMicroStep() {
 void GradSync::Judge(const Tensor& loss_sum, int64_t targets) {
   CHECK_SHAPE(loss_sum, 1);
   Stream& stream = ctx_.compute();
-  const int rank = data_parallel_.rank();
-  const Tensor losses = losses_.View({data_parallel_.size()}, DType::kF64);
+  const int rank = axes_.data().rank();
+  const Tensor losses = losses_.View({axes_.data().size()}, DType::kF64);
   Copy(stream, loss_sum, losses.Slice(rank, rank + 1));
-  data_parallel_.AllGather(losses.Slice(rank, rank + 1), losses, stream);
-  squares_.Gather(data_parallel_, stream);
+  axes_.data().AllGather(losses.Slice(rank, rank + 1), losses, stream);
   squares_.SumParams(stream);
   // Folding squared the sums over ranks, one for each micro-step.
-  const auto ranks = static_cast<double>(data_parallel_.size());
+  const auto ranks = static_cast<double>(axes_.data().size());
   const bool folds = accumulate_ == Accumulation::kMomentum;
   JudgeStep(stream,
             {.losses = losses,
@@ -312,7 +335,7 @@ absl::StatusOr<StepReport> GradSync::Report() {
   if (ctx_.device().is_meta()) {
     return report;
   }
-  RETURN_IF_ERROR(Await(judged_, data_parallel_));
+  RETURN_IF_ERROR(Await(judged_, axes_));
   StepVerdict verdict;
   std::memcpy(&verdict, host_verdict_.host().bytes_data(), sizeof(verdict));
   report.loss_nats = verdict.loss_nats;
@@ -336,7 +359,7 @@ Tensor GradSync::gradient_shard(GroupId id) const {
   CHECK(accumulate_ == Accumulation::kGradient) << "gradients were folded into the momentum";
   const GroupLayout& layout = store_.layout(id);
   // The shard takes the place of this rank's own contribution to it, which was sent before.
-  const int64_t begin = is_sharded(layout) ? data_parallel_.rank() * layout.shard_elements : 0;
+  const int64_t begin = is_sharded(layout) ? axes_.data().rank() * layout.shard_elements : 0;
   return own_[static_cast<size_t>(id.index)].buffer.View({layout.shard_elements}, DType::kF32,
                                                          begin * SizeOf(DType::kF32));
 }

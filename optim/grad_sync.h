@@ -11,7 +11,7 @@
 #include "optim/gradient_flags.h"
 #include "optim/optimizer.h"
 #include "optim/step_verdict.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
 #include "runtime/math/host_mirror.h"
@@ -66,12 +66,17 @@ struct StepReport {
 // Replicated groups are small and have memory of their own. Gradients travel in the dtype of the
 // group's values; a bf16 group is rounded once, to nearest, when it is sent. With one rank nothing
 // is staged, rounded or copied. Padding is never part of a result.
+//
+// Tensor-parallel ranks: the gradient of a slice is complete on the rank that has the slice. What a
+// rank adds to a replicated group is one term of a sum over the tensor axis, which is taken in fp32
+// in rank order whenever the group is exchanged, before that. Losses are those of the samples, so
+// tensor-parallel peers must judge by the same ones.
 class GradSync final : public GradientSink {
  public:
   // `options` must have been finished. All references must outlive this object; `optimizer` is used
   // with kMomentum only. Allocates all memory.
-  GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store,
-           Communicator& data_parallel, Optimizer& optimizer);
+  GradSync(const OptimOptions& options, Context& ctx, const ParameterStore& store, MeshAxes axes,
+           Optimizer& optimizer);
 
   // Micro-step `micro`, counted from 0, of the `micro_steps` of an optimizer step.
   void BeginMicroStep(int64_t micro, int64_t micro_steps);
@@ -120,6 +125,7 @@ class GradSync final : public GradientSink {
   void AllocateOwn();
   void AllocateSlots();
   void AllocateStaging();
+  void AllocateTensorStaging();
   void AllocateVerdict();
   // Where this rank's gradient of a group lies: [elements] fp32. Claims a slot if need be.
   Tensor LocalGradient(GroupId id);
@@ -127,6 +133,8 @@ class GradSync final : public GradientSink {
   // Lets others overwrite a group's local gradient once ctx.exchange() has come here.
   void Release(GroupId id);
   void ZeroUnwritten(GroupId id);
+  // local = the sum of the tensor-parallel ranks' local gradients of a replicated group.
+  void SumOverTensorAxis(Tensor local);
   // Every rank's gradient for this rank's shard: [ranks, shard_elements].
   Tensor Exchange(GroupId id, const Tensor& local);
   void ReduceIntoShard(GroupId id, const Tensor& local);
@@ -139,7 +147,7 @@ class GradSync final : public GradientSink {
   const double clip_norm_;
   Context& ctx_;
   const ParameterStore& store_;
-  Communicator& data_parallel_;
+  MeshAxes axes_;
   Optimizer& optimizer_;
 
   // By GroupId. With kMomentum the sharded groups' have no memory: they hold one of slots_.
@@ -148,6 +156,7 @@ class GradSync final : public GradientSink {
   std::vector<Event> written_out_;  // by GroupId: the backward pass has written the gradient
   Buffer send_;
   Buffer receive_;
+  Buffer tensor_receive_;  // of a replicated group: [tensor-parallel ranks, elements] fp32
   std::vector<Tensor> shards_;
   BlockSums squares_;
   GradientFlags flags_;

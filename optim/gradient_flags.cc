@@ -46,8 +46,8 @@ bool SumIsFinite(const Tensor& contributions, const ShardBlock& block) {
 }  // namespace
 
 GradientFlags::GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store,
-                             Communicator& data_parallel)
-    : ctx_(ctx), store_(store), data_parallel_(data_parallel) {
+                             MeshAxes axes)
+    : ctx_(ctx), store_(store), axes_(axes) {
   CHECK(policy != NonFinitePolicy::kAuto) << "options must be finished";
   if (policy == NonFinitePolicy::kStop) {
     return;
@@ -71,9 +71,9 @@ GradientFlags::GradientFlags(NonFinitePolicy policy, Context& ctx, const Paramet
     }
     largest = std::max(largest, place);
   }
-  gathered_ = data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
-                                     "gradient flags",
-                                     data_parallel.size() * largest * SizeOf(DType::kI32));
+  const int64_t ranks = int64_t{axes.tensor_size()} * axes.data().size();
+  gathered_ = axes.data().Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
+                                   "gradient flags", ranks * largest * SizeOf(DType::kI32));
 }
 
 void GradientFlags::Clear() {
@@ -86,9 +86,13 @@ void GradientFlags::Mark(Stream& stream, GroupId group, const Tensor& contributi
   const GroupLayout& layout = store_.layout(group);
   CHECK_SHAPE(contributions, contributions.size(0), layout.shard_elements);
   const auto tensors = static_cast<int64_t>(layout.params.size());
-  const int rank = data_parallel_.rank();
-  const Tensor all = gathered_.View({data_parallel_.size(), tensors}, DType::kI32);
-  const Tensor own = all.Slice(rank, rank + 1).Reshape({tensors});
+  const int64_t slices = axes_.tensor_size();
+  const int64_t ranks = axes_.data().size();
+  const int64_t slice = axes_.tensor_rank();
+  const Tensor all = gathered_.View({slices * ranks, tensors}, DType::kI32);
+  const Tensor of_slice = all.Slice(slice * ranks, (slice + 1) * ranks);
+  const int rank = axes_.data().rank();
+  const Tensor own = of_slice.Slice(rank, rank + 1).Reshape({tensors});
   const OpTimer timer(ctx_, {Op::kFold}, {.bytes = Traffic({contributions})});
   SetZero(stream, own);
   if (ctx_.device().is_cuda()) {
@@ -102,7 +106,10 @@ void GradientFlags::Mark(Stream& stream, GroupId group, const Tensor& contributi
       }
     });
   }
-  data_parallel_.AllGather(own, all, stream);
+  axes_.data().AllGather(own, of_slice, stream);
+  if (slices > 1) {
+    axes_.tensor().AllGather(of_slice, all.Reshape({slices, ranks * tensors}), stream);
+  }
   if (ctx_.device().is_cuda()) {
     cuda::MergeFlags(stream, layout.params, all, flags_, counts_);
   } else if (ctx_.device().is_cpu()) {

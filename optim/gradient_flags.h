@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "optim/options.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
@@ -20,14 +20,14 @@ namespace panthera {
 class GradientFlags {
  public:
   // The store must be allocated. With kStop there are no flags, and nothing is allocated.
-  GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store,
-                Communicator& data_parallel);
+  GradientFlags(NonFinitePolicy policy, Context& ctx, const ParameterStore& store, MeshAxes axes);
 
   // Begins an optimizer step: flags and counts are 0, for what ctx.compute() comes to from now on.
   void Clear();
   // For one micro-step of a group (kTiger): overwrites the flag of each of its tensors with whether
-  // an element of sum_r contributions[r] is not finite, on any rank, and adds the flag to the
-  // tensor's count. The sum is in fp32 in rank order; if it overflows, that is not finite either.
+  // an element of sum_r contributions[r] is not finite, on any rank of the mesh, and adds the flag
+  // to the tensor's count. The sum is in fp32 in rank order; if it overflows, that is not finite
+  // either.
   //   contributions  [R, shard_elements], fp32 or bf16: each rank's gradient for this shard
   // Enqueued on `stream`. May block on the peers.
   void Mark(Stream& stream, GroupId group, const Tensor& contributions);
@@ -43,12 +43,13 @@ class GradientFlags {
 
   Context& ctx_;
   const ParameterStore& store_;
-  Communicator& data_parallel_;
+  MeshAxes axes_;
   std::vector<int64_t> places_;  // by ParamId: a tensor's place in its group
   Buffer memory_;
   Tensor flags_;
   Tensor counts_;
-  Buffer gathered_;  // of one group: [ranks, its tensors] i32
+  // Of one group: [tensor-parallel ranks, data-parallel ranks, its tensors] i32.
+  Buffer gathered_;
 };
 
 }  // namespace panthera

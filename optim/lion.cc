@@ -31,9 +31,9 @@ PANTHERA_SIMD void DirectionRow(const LionFactors& factors, float scale, const f
 
 }  // namespace
 
-Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
-           Communicator& data_parallel, std::vector<GroupId> groups)
-    : Optimizer(options, store, data_parallel, std::move(groups)),
+Lion::Lion(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+           std::vector<GroupId> groups)
+    : Optimizer(options, store, axes, std::move(groups)),
       momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
                 StateDType(options.momentum)) {
   PrepareDirections(ctx, [](GroupId) { return RateUnit::kTensor; });

@@ -21,8 +21,8 @@ namespace panthera {
 // LazyRows::kChangeAndState their momentum keeps its bits.
 class Lion final : public Optimizer {
  public:
-  Lion(const OptimOptions& options, Context& ctx, ParameterStore& store,
-       Communicator& data_parallel, std::vector<GroupId> groups);
+  Lion(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+       std::vector<GroupId> groups);
 
   void Step(Context& ctx, const StepInput& input) override;
   void ForEachState(StateVisitor visit) const override;

@@ -18,15 +18,14 @@ namespace panthera {
 namespace {
 
 std::unique_ptr<Optimizer> CreateFor(std::vector<GroupId> groups, const OptimOptions& options,
-                                     Context& ctx, ParameterStore& store,
-                                     Communicator& data_parallel) {
+                                     Context& ctx, ParameterStore& store, MeshAxes axes) {
   switch (options.algorithm) {
     case Algorithm::kTiger:
-      return std::make_unique<Tiger>(options, ctx, store, data_parallel, std::move(groups));
+      return std::make_unique<Tiger>(options, ctx, store, axes, std::move(groups));
     case Algorithm::kLion:
-      return std::make_unique<Lion>(options, ctx, store, data_parallel, std::move(groups));
+      return std::make_unique<Lion>(options, ctx, store, axes, std::move(groups));
     case Algorithm::kAdamW:
-      return std::make_unique<AdamW>(options, ctx, store, data_parallel, std::move(groups));
+      return std::make_unique<AdamW>(options, ctx, store, axes, std::move(groups));
   }
   CHECK(false) << static_cast<int>(options.algorithm);
   return nullptr;
@@ -34,9 +33,9 @@ std::unique_ptr<Optimizer> CreateFor(std::vector<GroupId> groups, const OptimOpt
 
 }  // namespace
 
-Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store,
-                     Communicator& data_parallel, std::vector<GroupId> groups)
-    : options_(options), store_(store), data_parallel_(data_parallel), groups_(std::move(groups)) {}
+Optimizer::Optimizer(const OptimOptions& options, ParameterStore& store, MeshAxes axes,
+                     std::vector<GroupId> groups)
+    : options_(options), store_(store), axes_(axes), groups_(std::move(groups)) {}
 
 void Optimizer::FoldGradient(Context& /*ctx*/, Stream& /*stream*/, GroupId /*group*/,
                              const Tensor& /*contributions*/, const FoldInput& /*input*/) {
@@ -167,7 +166,7 @@ const Tensor& Optimizer::gradient(GroupId id, const StepInput& input) const {
 
 void Optimizer::PrepareDirections(Context& ctx, absl::FunctionRef<RateUnit(GroupId)> rate_unit) {
   if (options_.publish == PublishMode::kDirection) {
-    directions_.emplace(ctx, store_, data_parallel_, [&](GroupId id) -> std::optional<RateUnit> {
+    directions_.emplace(ctx, store_, axes_.data(), [&](GroupId id) -> std::optional<RateUnit> {
       return std::ranges::find(groups_, id) != groups_.end() ? std::optional(rate_unit(id))
                                                              : std::nullopt;
     });
@@ -184,7 +183,7 @@ void Optimizer::ApplyDirections(Context& ctx, GroupId id, const StepInput& input
 void Optimizer::Publish(Context& ctx) {
   const OpTimer timer(ctx, {Op::kPublish}, {});
   if (!directions_.has_value()) {
-    store_.Publish(data_parallel_, ctx.compute(), ctx.exchange());
+    store_.Publish(axes_.data(), ctx.compute(), ctx.exchange());
     return;
   }
   StepInput input;
@@ -207,9 +206,9 @@ std::vector<GroupId> AllGroups(const ParameterStore& store) {
 }
 
 std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
-                                           ParameterStore& store, Communicator& data_parallel) {
+                                           ParameterStore& store, MeshAxes axes) {
   if (options.table.optimizer == TableOptimizer::kSame) {
-    return CreateFor(AllGroups(store), options, ctx, store, data_parallel);
+    return CreateFor(AllGroups(store), options, ctx, store, axes);
   }
   std::vector<GroupId> table;
   std::vector<GroupId> others;
@@ -217,9 +216,8 @@ std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context&
     (HoldsTable(store, group) ? table : others).push_back(group);
   }
   return std::make_unique<SplitOptimizer>(
-      options, store, data_parallel,
-      CreateFor(std::move(table), options.ForTable(), ctx, store, data_parallel),
-      CreateFor(std::move(others), options, ctx, store, data_parallel));
+      options, store, axes, CreateFor(std::move(table), options.ForTable(), ctx, store, axes),
+      CreateFor(std::move(others), options, ctx, store, axes));
 }
 
 }  // namespace panthera

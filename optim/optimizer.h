@@ -13,7 +13,7 @@
 #include "optim/direction_exchange.h"
 #include "optim/options.h"
 #include "optim/shard_blocks.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
 
@@ -76,7 +76,7 @@ class Optimizer {
  public:
   // Of the groups that `groups` lists, all others are left alone. The references must outlive the
   // optimizer; the store must be allocated.
-  Optimizer(const OptimOptions& options, ParameterStore& store, Communicator& data_parallel,
+  Optimizer(const OptimOptions& options, ParameterStore& store, MeshAxes axes,
             std::vector<GroupId> groups);
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -107,7 +107,6 @@ class Optimizer {
   const OptimOptions& options() const { return options_; }
   const std::vector<GroupId>& groups() const { return groups_; }
   ParameterStore& store() const { return store_; }
-  Communicator& data_parallel() const { return data_parallel_; }
   // optim.weight_decay for matrices and embeddings, 0 for gains and biases.
   float decay(ParamId id) const;
   // Where the random bits for rounding a parameter come from: stream step + 1 of the key
@@ -166,7 +165,7 @@ class Optimizer {
  private:
   OptimOptions options_;
   ParameterStore& store_;
-  Communicator& data_parallel_;
+  MeshAxes axes_;
   std::vector<GroupId> groups_;
   std::optional<DirectionExchange> directions_;
   // Of the last Step, what its random bits depend on.
@@ -180,7 +179,7 @@ std::vector<GroupId> AllGroups(const ParameterStore& store);
 
 // Of all groups. `options` must have been finished.
 std::unique_ptr<Optimizer> CreateOptimizer(const OptimOptions& options, Context& ctx,
-                                           ParameterStore& store, Communicator& data_parallel);
+                                           ParameterStore& store, MeshAxes axes);
 
 }  // namespace panthera
 

@@ -69,23 +69,25 @@ void MergeRows(Context& ctx, const Tensor& gathered, Tensor rows) {
   });
 }
 
-SeenRows::SeenRows(LazyRows lazy_rows, int64_t vocabulary, Context& ctx,
-                   Communicator& data_parallel)
-    : ctx_(ctx), data_parallel_(data_parallel) {
+SeenRows::SeenRows(LazyRows lazy_rows, const ParamSpec& table, Context& ctx, MeshAxes axes)
+    : ctx_(ctx), axes_(axes) {
   CHECK(lazy_rows != LazyRows::kAuto) << "options must be finished";
   if (lazy_rows == LazyRows::kOff) {
     return;
   }
-  const int64_t ranks = data_parallel.size();
+  const int64_t vocabulary = table.logical_shape()[0];
+  const int64_t ranks = axes.data().size();
   const int64_t words = CeilDiv(vocabulary, kRowsPerWord);
   gathered_memory_ =
-      data_parallel.Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication,
-                             "seen rows", ranks * words * SizeOf(DType::kI32));
+      axes.data().Allocate(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, "seen rows",
+                           ranks * words * SizeOf(DType::kI32));
   rows_memory_ =
       Buffer(ctx.device(), ctx.ledger(), MemoryCategory::kCommunication, "seen rows", vocabulary);
   gathered_ = gathered_memory_.View({ranks, words}, DType::kI32);
-  own_ = gathered_.Slice(data_parallel.rank(), data_parallel.rank() + 1).Reshape({words});
-  rows_ = rows_memory_.View({vocabulary}, DType::kU8);
+  own_ = gathered_.Slice(axes.data().rank(), axes.data().rank() + 1).Reshape({words});
+  all_rows_ = rows_memory_.View({vocabulary}, DType::kU8);
+  const int64_t first = table.slice.has_value() ? table.slice->first_row : 0;
+  rows_ = all_rows_.Slice(first, first + table.shape[0]);
 }
 
 void SeenRows::Clear() {
@@ -96,7 +98,7 @@ void SeenRows::Clear() {
 
 void SeenRows::Mark(const Tensor& tokens) {
   if (rows_.elements() > 0) {
-    MarkRows(ctx_, tokens, rows_.elements(), own_);
+    MarkRows(ctx_, tokens, all_rows_.elements(), own_);
   }
 }
 
@@ -106,9 +108,9 @@ void SeenRows::Gather() {
   }
   {
     const OpTimer timer(ctx_, {Op::kExchange}, {.bytes = Traffic({own_})});
-    data_parallel_.AllGather(own_, gathered_, ctx_.compute());
+    axes_.data().AllGather(own_, gathered_, ctx_.compute());
   }
-  MergeRows(ctx_, gathered_, rows_);
+  MergeRows(ctx_, gathered_, all_rows_);
 }
 
 }  // namespace panthera

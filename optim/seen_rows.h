@@ -4,9 +4,10 @@
 #include <cstdint>
 
 #include "optim/options.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
+#include "runtime/params/param_spec.h"
 
 namespace panthera {
 
@@ -29,29 +30,33 @@ void MergeRows(Context& ctx, const Tensor& gathered, Tensor rows);
 // All work is enqueued on ctx.compute(), and the host waits for nothing.
 class SeenRows {
  public:
-  // With LazyRows::kOff nothing is allocated, and the calls do nothing. The references must outlive
-  // this object.
-  SeenRows(LazyRows lazy_rows, int64_t vocabulary, Context& ctx, Communicator& data_parallel);
+  // Of an embedding table of V logical rows, of which this rank has `table.shape[0]`. With
+  // LazyRows::kOff nothing is allocated, and the calls do nothing. The references must outlive this
+  // object, but for the table's.
+  SeenRows(LazyRows lazy_rows, const ParamSpec& table, Context& ctx, MeshAxes axes);
 
   // Begins an optimizer step: no row is seen.
   void Clear();
-  // The tokens of a micro-batch of this rank, i32, each in [0, V).
+  // The tokens of a micro-batch of this rank, i32, each in [0, V); the same on tensor-parallel
+  // peers.
   void Mark(const Tensor& tokens);
-  // Once after the last Mark: rows() is the union over all ranks. May block on the peers.
+  // Once after the last Mark: rows() is the union over data-parallel ranks, which is that over all.
+  // May block on the peers.
   void Gather();
 
-  // [V] u8, as StepInput takes it; the same on every rank. Valid from Gather to the next one; empty
-  // with kOff.
+  // [table.shape[0]] u8, as StepInput takes it: of the rows that this rank has of the table. Valid
+  // from Gather to the next one; empty with kOff.
   const Tensor& rows() const { return rows_; }
 
  private:
   Context& ctx_;
-  Communicator& data_parallel_;
+  MeshAxes axes_;
   Buffer gathered_memory_;
   Buffer rows_memory_;
   Tensor gathered_;  // [R, words] i32
   Tensor own_;       // this rank's words of it
-  Tensor rows_;
+  Tensor all_rows_;  // [V] u8
+  Tensor rows_;      // those of this rank
 };
 
 }  // namespace panthera

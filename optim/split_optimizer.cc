@@ -4,10 +4,9 @@
 
 namespace panthera {
 
-SplitOptimizer::SplitOptimizer(const OptimOptions& options, ParameterStore& store,
-                               Communicator& data_parallel, std::unique_ptr<Optimizer> table,
-                               std::unique_ptr<Optimizer> others)
-    : Optimizer(options, store, data_parallel, AllGroups(store)),
+SplitOptimizer::SplitOptimizer(const OptimOptions& options, ParameterStore& store, MeshAxes axes,
+                               std::unique_ptr<Optimizer> table, std::unique_ptr<Optimizer> others)
+    : Optimizer(options, store, axes, AllGroups(store)),
       table_(std::move(table)),
       others_(std::move(others)) {}
 

@@ -13,7 +13,7 @@ namespace panthera {
 class SplitOptimizer final : public Optimizer {
  public:
   // The parts together must have all groups of `store`, and none twice.
-  SplitOptimizer(const OptimOptions& options, ParameterStore& store, Communicator& data_parallel,
+  SplitOptimizer(const OptimOptions& options, ParameterStore& store, MeshAxes axes,
                  std::unique_ptr<Optimizer> table, std::unique_ptr<Optimizer> others);
 
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,

@@ -32,12 +32,12 @@ PANTHERA_SIMD void SignStepRow(float rate, float decay, const float* momentum, i
 
 }  // namespace
 
-Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
-             Communicator& data_parallel, std::vector<GroupId> groups)
-    : Optimizer(options, store, data_parallel, std::move(groups)),
+Tiger::Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+             std::vector<GroupId> groups)
+    : Optimizer(options, store, axes, std::move(groups)),
       momentum_(ctx, store, this->groups(), MemoryCategory::kOptimizerState, "momentum",
                 StateDType(options.momentum)),
-      squares_(ctx, store, data_parallel, "weight sums", [&](GroupId id) {
+      squares_(ctx, store, axes, "weight sums", [&](GroupId id) {
         return ScalesAsAWhole(store, id, options.table_rms) &&
                std::ranges::find(this->groups(), id) != this->groups().end();
       }) {
@@ -79,7 +79,6 @@ void Tiger::SumWeights(Context& ctx, const StepInput& input) {
       sums[block.index] = BlockSquares(block, weights, shrink_factor(block.param, input.shrinks));
     });
   }
-  squares_.Gather(data_parallel(), ctx.compute());
   squares_.SumParams(ctx.compute());
 }
 

@@ -42,8 +42,8 @@ namespace panthera {
 // that is about the tensor whose gradient was not finite, not about tokens.
 class Tiger final : public Optimizer {
  public:
-  Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store,
-        Communicator& data_parallel, std::vector<GroupId> groups);
+  Tiger(const OptimOptions& options, Context& ctx, ParameterStore& store, MeshAxes axes,
+        std::vector<GroupId> groups);
 
   void FoldGradient(Context& ctx, Stream& stream, GroupId group, const Tensor& contributions,
                     const FoldInput& input) override;

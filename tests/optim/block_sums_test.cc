@@ -71,7 +71,6 @@ TEST(BlockSumsTest, AddInIndexOrderForEveryNumberOfRanks) {
               BlockValue(block.param_begin / store.layout(GroupId{g}).block_elements);
         });
       }
-      sums.Gather(world.communicator(), world.stream());
       sums.SumParams(world.stream());
       for (int i = 0; i < store.num_params(); ++i) {
         const ParamId id{i};
@@ -129,10 +128,58 @@ TEST_P(BlockSumsOnDeviceTest, HaveTheBitsOfAddingInIndexOrder) {
       expected += blocks.back();
     }
     Copy(ctx.compute(), Tensor(blocks.data(), {kBlocks}, DType::kF64, Device{}), sums.local(table));
-    sums.Gather(self, ctx.compute());
     sums.SumParams(ctx.compute());
     EXPECT_EQ(ReadToHost<double>(ctx, sums.param_sums()).front(), expected);
   }
+}
+
+// Of slices: by index in each, in double, and then by tensor-parallel rank. The vectors' sums are
+// those of one rank.
+TEST_P(BlockSumsOnDeviceTest, OfSlicesAddUpByRankAndThoseOfReplicatedGroupsCountOnce) {
+  constexpr int kTensorRanks = 3;
+  RunRanks(2 * kTensorRanks, [](RankWorld& world) {
+    testing::MeshWorld mesh(world, kTensorRanks);
+    Context ctx(GetParam(), world.ledger(), 0);
+    const auto part = [](int rank, ParameterStore& store) {
+      testing::AddPartOfSmallModel(store, rank, kTensorRanks);
+    };
+    // Depends on the slice too, but for vectors.
+    const auto value = [](const ParamSpec& spec, int tensor_rank, int64_t number) {
+      return BlockValue(number + (spec.slice.has_value() ? 100 * tensor_rank : 0));
+    };
+    ParameterStore store;
+    part(mesh.tensor().rank(), store);
+    store.Allocate(ctx.device(), world.ledger(), mesh.data(), WeightStorage::kFp32);
+    BlockSums sums(ctx, store, mesh.axes(), "sums", [](GroupId) { return true; });
+    for (int g = 0; g < store.num_groups(); ++g) {
+      const Tensor local = sums.local(GroupId{g});
+      std::vector<double> blocks(static_cast<size_t>(local.elements()));
+      ForEachBlock(store, GroupId{g}, [&](const ShardBlock& block) {
+        blocks[static_cast<size_t>(block.index)] =
+            value(store.spec(block.param), mesh.tensor().rank(),
+                  block.param_begin / store.layout(GroupId{g}).block_elements);
+      });
+      Copy(ctx.compute(), Tensor(blocks.data(), local.shape(), DType::kF64, Device{}), local);
+      ctx.compute().Synchronize();
+    }
+    sums.SumParams(ctx.compute());
+    const std::vector<double> actual = ReadToHost<double>(ctx, sums.param_sums());
+    for (int i = 0; i < store.num_params(); ++i) {
+      const ParamId id{i};
+      const int64_t block = store.layout(store.group_of(id)).block_elements;
+      double expected = 0;
+      for (int rank = 0; rank < (store.spec(id).slice.has_value() ? kTensorRanks : 1); ++rank) {
+        ParameterStore slices;
+        part(rank, slices);
+        double sum = 0;
+        for (int64_t b = 0; b < CeilDiv(slices.spec(id).shape.elements(), block); ++b) {
+          sum += value(slices.spec(id), rank, b);
+        }
+        expected += sum;
+      }
+      EXPECT_EQ(actual[static_cast<size_t>(i)], expected) << store.spec(id).name;
+    }
+  });
 }
 
 TEST(BlockSumsTest, LeavesOtherGroupsOut) {

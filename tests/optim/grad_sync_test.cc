@@ -1,6 +1,7 @@
 #include "optim/grad_sync.h"
 
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -322,6 +323,97 @@ TEST(GradSyncTest, MetaEntersTheBytesAndSendsTheTrafficOfARealStep) {
         EXPECT_EQ(plan.bytes_sent(), world.communicator().bytes_sent());
       });
     }
+  }
+}
+
+// Every tensor-parallel rank adds to the gradients of vectors, and each slice's is its rank's
+// alone. Numbers of which every order of additions would give other bits.
+TEST(GradSyncTest, VectorsAreSummedOverTensorAndThenDataRanksInOrder) {
+  constexpr int kTensorRanks = 3;
+  const auto part = [](int rank, ParamId id, int64_t i) {
+    return Noise(static_cast<uint64_t>(rank), id, i);
+  };
+  for (const int data_ranks : {1, 2}) {
+    RunRanks(data_ranks * kTensorRanks, [&](RankWorld& world) {
+      testing::MeshWorld mesh(world, kTensorRanks);
+      SyncedWorker worker(Device{}, world.ledger(), mesh.axes(), Options(Accumulation::kGradient));
+      worker.sync.BeginMicroStep(0, 1);
+      for (const GroupId group : {kBlock1, kVectors, kBlock0, kTable}) {
+        worker.Contribute(group, [&](ParamId id, int64_t i) { return part(world.rank(), id, i); });
+        worker.sync.GroupComplete(group);
+      }
+      worker.sync.FinishMicroStep();
+      Elements mean = EmptyElements(worker.store);
+      worker.CopyGradients(mean);
+      for (const ParamId id : worker.store.layout(kVectors).params) {
+        for (int64_t i = 0; i < worker.store.spec(id).shape.elements(); ++i) {
+          float sum = 0;
+          for (int data = 0; data < data_ranks; ++data) {
+            float of_tensor_ranks = 0;
+            for (int tensor = 0; tensor < kTensorRanks; ++tensor) {
+              of_tensor_ranks += part(data * kTensorRanks + tensor, id, i);
+            }
+            sum += of_tensor_ranks;
+          }
+          const float weight = 1.0F / static_cast<float>(data_ranks);
+          ASSERT_EQ(mean[static_cast<size_t>(id.index)][static_cast<size_t>(i)], weight * sum);
+        }
+      }
+    });
+  }
+}
+
+TEST(GradSyncTest, OnAMeshMetaEntersTheBytesAndSendsTheTrafficOfARealStep) {
+  constexpr int kMicroSteps = 2;
+  for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+    RunRanks(6, [&](RankWorld& world) {
+      testing::MeshWorld mesh(world, 3);
+      MemoryLedger planned_ledger;
+      PlanCommunicator plan_data(mesh.data().rank(), 2);
+      PlanCommunicator plan_tensor(mesh.tensor().rank(), 3);
+      SyncedWorker real(Device{}, world.ledger(), mesh.axes(), Options(accumulate));
+      SyncedWorker planned(kMeta, planned_ledger, MeshAxes(plan_data, plan_tensor),
+                           Options(accumulate));
+      for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
+        real.Backward(micro, kMicroSteps, [](ParamId, int64_t) { return 1.0F; });
+        planned.Backward(micro, kMicroSteps, [](ParamId, int64_t) { return 1.0F; });
+      }
+      EXPECT_EQ(planned.GradientNorm(), 0);
+      EXPECT_GT(real.GradientNorm(), 0);
+      for (const MemoryCategory category :
+           {MemoryCategory::kGradients, MemoryCategory::kCommunication}) {
+        EXPECT_EQ(planned_ledger.bytes(category), world.ledger().bytes(category)) << Name(category);
+      }
+      EXPECT_EQ(plan_data.bytes_sent(), mesh.data().bytes_sent());
+      EXPECT_EQ(plan_tensor.bytes_sent(), mesh.tensor().bytes_sent());
+      // To two peers: vectors whenever they are exchanged, a sum of squares of each of 7 tensors,
+      // and with every fold two ranks' flags of each.
+      const bool folds = accumulate == Accumulation::kMomentum;
+      const int64_t exchanges = folds ? kMicroSteps : 1;
+      const int64_t flags = folds ? kMicroSteps * 2 * 7 * 4 : 0;
+      EXPECT_EQ(plan_tensor.bytes_sent(),
+                2 * (exchanges * 4 * real.store.layout(kVectors).elements + 7 * 8 + flags));
+    });
+  }
+}
+
+TEST(GradSyncTest, ATensorAxisOfOneRankTakesNoMemoryAndNoCall) {
+  for (const Accumulation accumulate : {Accumulation::kMomentum, Accumulation::kGradient}) {
+    RunRanks(2, [&](RankWorld& world) {
+      MemoryLedger ledger;
+      SelfCommunicator self;
+      const std::unique_ptr<Communicator> twin = world.Split(0);
+      SyncedWorker one_axis(Device{}, ledger, *twin, Options(accumulate));
+      SyncedWorker two_axes(Device{}, world.ledger(), MeshAxes(world.communicator(), self),
+                            Options(accumulate));
+      for (SyncedWorker* worker : {&one_axis, &two_axes}) {
+        worker->Backward(0, 1, [](ParamId, int64_t) { return 1.0F; });
+        EXPECT_GT(worker->GradientNorm(), 0);
+      }
+      EXPECT_EQ(world.communicator().bytes_sent(), twin->bytes_sent());
+      EXPECT_EQ(world.ledger().entries().size(), ledger.entries().size());
+      EXPECT_EQ(world.ledger().total_bytes(), ledger.total_bytes());
+    });
   }
 }
 

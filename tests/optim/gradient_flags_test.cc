@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <gtest/gtest.h>
 
 #include "runtime/comm/plan_communicator.h"
@@ -29,10 +30,10 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 
 // A rank that marks groups as GradSync does.
 struct Marker : Worker {
-  Marker(Device device, MemoryLedger& ledger, Communicator& communicator,
+  Marker(Device device, MemoryLedger& ledger, MeshAxes axes,
          NonFinitePolicy policy = NonFinitePolicy::kTiger)
-      : Worker(device, ledger, communicator, testing::OptionsFor(Algorithm::kTiger)),
-        flags(policy, ctx, store, communicator) {
+      : Worker(device, ledger, axes, testing::OptionsFor(Algorithm::kTiger)),
+        flags(policy, ctx, store, axes) {
     flags.Clear();
   }
 
@@ -78,6 +79,26 @@ TEST(GradientFlagsTest, EveryElementOfEveryRankCountsForItsTensorAlone) {
       }
     }
     EXPECT_EQ(marker.Counts(), "0 0 0 24 0 0 0 ");
+  });
+}
+
+TEST(GradientFlagsTest, EveryElementOfEverySliceCountsForItsLogicalTensorAlone) {
+  RunRanks(6, [](RankWorld& world) {
+    testing::MeshWorld mesh(world, 3);
+    Marker marker(Device{}, world.ledger(), mesh.axes());
+    const ParamId up = *marker.store.Find("up0");
+    int64_t marked = 0;
+    // Columns of each of the three slices, in rows of each of two shards.
+    for (const int64_t at : {0, 15, 31, 80 * 32, 80 * 32 + 15, 81 * 32 - 1}) {
+      for (const int64_t from : {0, 1}) {
+        marker.Mark(kBlock0, [&](ParamId id, int64_t i, int64_t r) {
+          return id == up && i == at && r == from ? kInfinity : 1.0F;
+        });
+        EXPECT_EQ(marker.Flagged(), "up0 ") << at << " of rank " << from;
+        ++marked;
+      }
+    }
+    EXPECT_EQ(marker.Counts(), absl::StrCat("0 0 0 ", marked, " 0 0 0 "));
   });
 }
 

@@ -11,6 +11,7 @@
 #include "runtime/math/host_mirror.h"
 #include "tests/support/devices.h"
 #include "tests/support/rank_harness.h"
+#include "tests/support/slices.h"
 
 namespace panthera {
 namespace {
@@ -24,11 +25,15 @@ constexpr Device kMeta{DeviceKind::kMeta, 0};
 // Two full words of bits and a part of one.
 constexpr int64_t kVocabulary = 70;
 
+ParamSpec TableOf(int64_t rows) { return {"embed", {rows, 2}, ParamKind::kEmbedding}; }
+
 // One rank's rows, on any device.
 struct Rank {
-  Rank(Device device, MemoryLedger& ledger, Communicator& communicator,
-       LazyRows lazy_rows = LazyRows::kChange)
-      : ctx(device, ledger, 0), seen(lazy_rows, kVocabulary, ctx, communicator) {}
+  Rank(Device device, MemoryLedger& ledger, MeshAxes axes, LazyRows lazy_rows = LazyRows::kChange)
+      : Rank(device, ledger, axes, lazy_rows, TableOf(kVocabulary)) {}
+  Rank(Device device, MemoryLedger& ledger, MeshAxes axes, LazyRows lazy_rows,
+       const ParamSpec& table)
+      : ctx(device, ledger, 0), seen(lazy_rows, table, ctx, axes) {}
 
   void Mark(std::vector<int32_t> tokens) {
     const auto count = static_cast<int64_t>(tokens.size());
@@ -93,13 +98,37 @@ TEST_P(SeenRowsTest, AreForgottenInTheNextStep) {
   });
 }
 
+// Tensor-parallel peers see the same tokens, of the whole vocabulary.
+TEST_P(SeenRowsTest, OfASliceAreThoseOfItsRowsThatAnyDataParallelRankHasRead) {
+  RunRanks(6, [](RankWorld& world) {
+    testing::MeshWorld mesh(world, 3);
+    const int part = mesh.tensor().rank();
+    const ParamSpec table = testing::SliceOf(TableOf(kVocabulary), {testing::Cut::kRows, part, 3});
+    Rank rank(GetParam(), world.ledger(), mesh.axes(), LazyRows::kChange, table);
+    rank.seen.Clear();
+    rank.Mark({22, 23, 69 * mesh.data().rank()});
+    rank.Mark({30 + 20 * mesh.data().rank()});
+    const std::vector<int64_t> all = {0, 22, 23, 30, 50, 69};
+    std::vector<int64_t> expected;
+    const int64_t first = table.slice->first_row;
+    for (const int64_t row : all) {
+      if (row >= first && row < first + table.shape[0]) {
+        expected.push_back(row - first);
+      }
+    }
+    EXPECT_EQ(rank.seen.rows().elements(), part == 0 ? 23 : part == 1 ? 23 : 24);
+    EXPECT_EQ(rank.Seen(), expected);
+    EXPECT_EQ(mesh.tensor().bytes_sent(), 0);
+  });
+}
+
 // More tokens than a thread block and more rows than a task, so that all of them have a share.
 TEST_P(SeenRowsTest, ManyTokensMarkTheirRowsAndNoOthers) {
   constexpr int64_t kRows = 100'003;
   MemoryLedger ledger;
   SelfCommunicator comm;
   Context ctx(GetParam(), ledger, 0);
-  SeenRows seen(LazyRows::kChange, kRows, ctx, comm);
+  SeenRows seen(LazyRows::kChange, TableOf(kRows), ctx, comm);
   std::vector<int32_t> tokens;
   std::vector<uint8_t> expected(kRows);
   for (int64_t i = 0; i < 3000; ++i) {

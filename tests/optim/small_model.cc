@@ -9,18 +9,23 @@
 #include "runtime/base/philox.h"
 #include "runtime/math/host_mirror.h"
 #include "tests/support/host_shard.h"
+#include "tests/support/slices.h"
 
 namespace panthera::testing {
 
-void AddSmallModel(ParameterStore& store) {
+void AddSmallModel(ParameterStore& store) { AddPartOfSmallModel(store, 0, 1); }
+
+void AddPartOfSmallModel(ParameterStore& store, int part, int parts) {
+  const SlicePlace rows = {Cut::kRows, part, parts};
+  const SlicePlace columns = {Cut::kColumns, part, parts};
   CHECK(store.AddGroup("embedding", GroupKind::kSharded) == kTable);
-  store.Add(kTable, {"embed", {kTableRows, 37}, ParamKind::kEmbedding});
+  store.Add(kTable, SliceOf({"embed", {kTableRows, 37}, ParamKind::kEmbedding}, rows));
   CHECK(store.AddGroup("block 0", GroupKind::kSharded) == kBlock0);
-  store.Add(kBlock0, {"q0", {32, 32}, ParamKind::kMatrix});
-  store.Add(kBlock0, {"k0", {5, 32}, ParamKind::kMatrix});
-  store.Add(kBlock0, {"up0", {81, 32}, ParamKind::kMatrix});
+  store.Add(kBlock0, SliceOf({"q0", {32, 32}, ParamKind::kMatrix}, rows));
+  store.Add(kBlock0, SliceOf({"k0", {5, 32}, ParamKind::kMatrix}, rows));
+  store.Add(kBlock0, SliceOf({"up0", {81, 32}, ParamKind::kMatrix}, columns));
   CHECK(store.AddGroup("block 1", GroupKind::kSharded) == kBlock1);
-  store.Add(kBlock1, {"up1", {90, 33}, ParamKind::kMatrix});
+  store.Add(kBlock1, SliceOf({"up1", {90, 33}, ParamKind::kMatrix}, columns));
   CHECK(store.AddGroup("vectors", GroupKind::kReplicated) == kVectors);
   store.Add(kVectors, {"gain", {37}, ParamKind::kGain});
   store.Add(kVectors, {"bias", {1100}, ParamKind::kBias});
@@ -39,7 +44,7 @@ float SmallInteger(uint64_t seed, ParamId id, int64_t element) {
 Elements EmptyElements(const ParameterStore& store) {
   Elements elements;
   for (int i = 0; i < store.num_params(); ++i) {
-    elements.emplace_back(static_cast<size_t>(store.spec(ParamId{i}).shape.elements()));
+    elements.emplace_back(static_cast<size_t>(store.spec(ParamId{i}).logical_shape().elements()));
   }
   return elements;
 }
@@ -47,6 +52,11 @@ Elements EmptyElements(const ParameterStore& store) {
 namespace {
 
 constexpr int64_t kArenaBytes = 1 << 20;
+
+// The logical element that is a segment's element i.
+int64_t LogicalElementOf(const ParameterStore& store, const ShardSegment& segment, int64_t i) {
+  return LogicalElement(store.spec(segment.param), segment.param_begin + i);
+}
 
 void Prepare(ParameterStore& store, Device device, MemoryLedger& ledger, Communicator& comm,
              const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add) {
@@ -56,11 +66,16 @@ void Prepare(ParameterStore& store, Device device, MemoryLedger& ledger, Communi
 
 }  // namespace
 
-Worker::Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
-               const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add)
-    : comm(communicator), ctx(device, ledger, kArenaBytes) {
+Worker::Worker(Device device, MemoryLedger& ledger, MeshAxes axes, const OptimOptions& options)
+    : Worker(device, ledger, axes, options, [&](ParameterStore& parameters) {
+        AddPartOfSmallModel(parameters, axes.tensor_rank(), axes.tensor_size());
+      }) {}
+
+Worker::Worker(Device device, MemoryLedger& ledger, MeshAxes axes, const OptimOptions& options,
+               absl::FunctionRef<void(ParameterStore&)> add)
+    : comm(axes.data()), ctx(device, ledger, kArenaBytes) {
   Prepare(store, device, ledger, comm, options, add);
-  optimizer = CreateOptimizer(options, ctx, store, comm);
+  optimizer = CreateOptimizer(options, ctx, store, axes);
 }
 
 void Worker::SetWeights(ElementFunction value) {
@@ -68,7 +83,7 @@ void Worker::SetWeights(ElementFunction value) {
     HostShard host(store.shard(GroupId{g}));
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
       for (int64_t i = 0; i < segment.elements; ++i) {
-        const float element = value(segment.param, segment.param_begin + i);
+        const float element = value(segment.param, LogicalElementOf(store, segment, i));
         WriteWeightsToNearest(host.shard(), segment.shard_begin + i, 1, &element);
       }
     }
@@ -81,7 +96,7 @@ std::vector<float> Worker::ShardOf(GroupId group, ElementFunction value, float p
   for (const ShardSegment& segment : store.segments(group)) {
     for (int64_t i = 0; i < segment.elements; ++i) {
       shard[static_cast<size_t>(segment.shard_begin + i)] =
-          value(segment.param, segment.param_begin + i);
+          value(segment.param, LogicalElementOf(store, segment, i));
     }
   }
   return shard;
@@ -137,13 +152,21 @@ void Worker::StepWithGradients(StepInput input, ElementFunction value, float sca
   optimizer->Step(ctx, input);
 }
 
+void Worker::CopyElements(const ShardSegment& segment, const float* from, Elements& out) const {
+  std::vector<float>& to = out[static_cast<size_t>(segment.param.index)];
+  for (int64_t i = 0; i < segment.elements; ++i) {
+    to[static_cast<size_t>(LogicalElementOf(store, segment, i))] = from[i];
+  }
+}
+
 void Worker::CopyWeights(Elements& out) {
   for (int g = 0; g < store.num_groups(); ++g) {
     HostShard host(store.shard(GroupId{g}));
     host.Fetch(ctx.compute());
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
-      ReadWeights(host.shard(), segment.shard_begin, segment.elements,
-                  out[static_cast<size_t>(segment.param.index)].data() + segment.param_begin);
+      std::vector<float> values(static_cast<size_t>(segment.elements));
+      ReadWeights(host.shard(), segment.shard_begin, segment.elements, values.data());
+      CopyElements(segment, values.data(), out);
     }
   }
 }
@@ -184,8 +207,7 @@ void Worker::CopyState(const char* name, Elements& out) {
       values = ReadToHost<float>(ctx, shard);
     }
     for (const ShardSegment& segment : store.segments(group)) {
-      std::copy_n(values.begin() + segment.shard_begin, segment.elements,
-                  out[static_cast<size_t>(segment.param.index)].begin() + segment.param_begin);
+      CopyElements(segment, values.data() + segment.shard_begin, out);
     }
   });
 }

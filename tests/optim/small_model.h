@@ -11,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 
 #include "optim/optimizer.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
 
@@ -27,6 +28,9 @@ inline constexpr int64_t kTableRows = 13;
 // A table of 13 rows of 37; two blocks with matrices below, above and across block boundaries; one
 // gain and one bias.
 void AddSmallModel(ParameterStore& store);
+// What one of `parts` tensor-parallel ranks has of it: rows of the table, of "q0" and "k0", columns
+// of "up0" and "up1", and the vectors as they are. Parts of a tensor need not be equal.
+void AddPartOfSmallModel(ParameterStore& store, int part, int parts);
 
 // One value for each logical element: [param][element].
 using Elements = std::vector<std::vector<float>>;
@@ -39,10 +43,12 @@ float SmallInteger(uint64_t seed, ParamId id, int64_t element);
 
 Elements EmptyElements(const ParameterStore& store);
 
-// One rank's parameters and optimizer, on any device.
+// One rank's parameters and optimizer, on any device. Elements are those of logical tensors.
 struct Worker {
-  Worker(Device device, MemoryLedger& ledger, Communicator& communicator,
-         const OptimOptions& options, absl::FunctionRef<void(ParameterStore&)> add = AddSmallModel);
+  // With this rank's part of the small model.
+  Worker(Device device, MemoryLedger& ledger, MeshAxes axes, const OptimOptions& options);
+  Worker(Device device, MemoryLedger& ledger, MeshAxes axes, const OptimOptions& options,
+         absl::FunctionRef<void(ParameterStore&)> add);
 
   // Sets this rank's shards; rounded to nearest.
   void SetWeights(ElementFunction value);
@@ -64,10 +70,12 @@ struct Worker {
   // Copies this rank's elements, with all stored precision.
   void CopyWeights(Elements& out);
   void CopyState(const char* name, Elements& out);
+  // The elements of a segment of a shard, which lie at `from`.
+  void CopyElements(const ShardSegment& segment, const float* from, Elements& out) const;
   // The bytes of all groups' weights as this rank has them of all ranks, padding included.
   std::string ReplicaBytes();
 
-  Communicator& comm;
+  Communicator& comm;  // data-parallel
   Context ctx;
   ParameterStore store;
   std::unique_ptr<Optimizer> optimizer;

@@ -1,6 +1,8 @@
 #include "tests/optim/small_training.h"
 
+#include <bit>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +10,7 @@
 #include <gmock/gmock.h>
 
 #include "runtime/base/check.h"
+#include "runtime/math/host_mirror.h"
 
 namespace panthera::testing {
 
@@ -77,21 +80,32 @@ Outcome SmallTraining::EmptyOutcome() {
 
 Outcome SmallTraining::Run(int steps) {
   Outcome outcome = EmptyOutcome();
-  RunRanks(ranks_, [&](RankWorld& world) { RunOn(world, steps, outcome); });
+  RunRanks(ranks_ * tensor_ranks, [&](RankWorld& world) { RunOn(world, steps, outcome); });
   return outcome;
 }
 
 void SmallTraining::RunOn(RankWorld& world, int steps, Outcome& outcome) const {
-  SyncedWorker worker(device_, world.ledger(), world.communicator(), options_);
-  SeenRows seen(options_.lazy_rows, kTableRows, worker.ctx, world.communicator());
-  worker.SetWeights([](ParamId id, int64_t i) { return 0.5F * Noise(77, id, i); });
+  std::optional<MeshWorld> mesh;
+  if (tensor_ranks > 1) {
+    mesh.emplace(world, tensor_ranks);
+  }
+  const MeshAxes axes = mesh.has_value() ? mesh->axes() : world.communicator();
+  SyncedWorker worker(device_, world.ledger(), axes, options_);
+  SeenRows seen(options_.lazy_rows, worker.store.spec(*worker.store.Find("embed")), worker.ctx,
+                axes);
+  worker.SetWeights(weights);
   worker.store.Publish(worker.comm, worker.ctx.compute(), worker.ctx.exchange());
   for (int step = 0; step < steps; ++step) {
     Step(step, worker, seen, world, outcome);
   }
   const std::string replica = worker.ReplicaBytes();
+  const std::vector<float> vectors =
+      ReadToHost<float>(worker.ctx, worker.store.group_values(kVectors));
+  const std::string bytes(reinterpret_cast<const char*>(vectors.data()),
+                          vectors.size() * sizeof(float));
+  EXPECT_THAT(world.host().AllGather(bytes), ::testing::Each(bytes));
   // Ranks write different elements, but of replicated groups the same ones.
-  for (int rank = 0; rank < ranks_; ++rank) {
+  for (int rank = 0; rank < world.size(); ++rank) {
     if (rank == world.rank()) {
       worker.CopyWeights(outcome.weights);
       // A parameter has one of the two.
@@ -106,26 +120,28 @@ void SmallTraining::RunOn(RankWorld& world, int steps, Outcome& outcome) const {
 
 void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWorld& world,
                          Outcome& outcome) const {
-  const int64_t first = world.rank() * int64_t{kParts} / ranks_;
-  const int64_t last = (world.rank() + 1) * int64_t{kParts} / ranks_;
+  const int data_rank = world.rank() / tensor_ranks;
+  const int64_t first = data_rank * int64_t{kParts} / ranks_;
+  const int64_t last = (data_rank + 1) * int64_t{kParts} / ranks_;
   seen.Clear();
-  for (int64_t micro = 0; micro < kMicroSteps; ++micro) {
+  for (int64_t micro = 0; micro < micro_steps; ++micro) {
     MarkTokens(step, micro, first, last - first, worker, seen);
-    worker.Backward(micro, kMicroSteps, [&](ParamId id, int64_t i) {
+    worker.Backward(micro, micro_steps, [&](ParamId id, int64_t i) {
       float sum = 0;
       for (int64_t part = first; part < last; ++part) {
         const auto seed = static_cast<uint64_t>(100 * step + 10 * micro + part);
         sum += SmallInteger(seed, id, i) + poison_(step, micro, part, id, i);
       }
       // The mean over ranks, exactly: their number is a power of two.
-      return sum * static_cast<float>(ranks_);
+      sum *= static_cast<float>(ranks_);
+      return ShareOf(sum, worker, world.rank() % tensor_ranks, id, i);
     });
   }
   worker.Judge(loss);
   seen.Gather();
   StepInput input;
   input.step = step;
-  input.learning_rate = 0.01;
+  input.learning_rate = learning_rate;
   input.table_learning_rate = 0.003;
   input.gradients = worker.sync.gradient_shards();
   input.gradient_scale = worker.sync.gradient_scale();
@@ -134,6 +150,28 @@ void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWor
   input.rows = seen.rows();
   worker.optimizer->Step(worker.ctx, input);
   worker.optimizer->Publish(worker.ctx);
+  Report(step, worker, world, outcome);
+}
+
+float SmallTraining::ShareOf(float whole, const Worker& worker, int tensor_rank, ParamId id,
+                             int64_t element) const {
+  if (worker.store.group_of(id) != kVectors) {
+    return whole;
+  }
+  const auto share = [&](int rank) {
+    return SmallInteger(9000 + static_cast<uint64_t>(rank), id, element);
+  };
+  if (tensor_rank < tensor_ranks - 1) {
+    return share(tensor_rank);
+  }
+  for (int rank = 0; rank < tensor_ranks - 1; ++rank) {
+    whole -= share(rank);
+  }
+  return whole;
+}
+
+void SmallTraining::Report(int step, SyncedWorker& worker, RankWorld& world,
+                           Outcome& outcome) const {
   const StepReport report = worker.sync.Report().value();
   const NonFiniteReport& nonfinite = report.nonfinite;
   // Every rank has the same report.
@@ -143,7 +181,8 @@ void SmallTraining::Step(int step, SyncedWorker& worker, SeenRows& seen, RankWor
   }
   const std::string text =
       absl::StrCat(nonfinite.found, ",", nonfinite.skipped, ",", nonfinite.masked_gradients, ",",
-                   absl::StrJoin(tensors, ","));
+                   absl::StrJoin(tensors, ","), ",", std::bit_cast<uint64_t>(report.loss_nats), ",",
+                   std::bit_cast<uint64_t>(report.gradient_norm));
   EXPECT_THAT(world.host().AllGather(text), ::testing::Each(text)) << "step " << step;
   if (world.rank() == 0) {
     outcome.norms.push_back(report.gradient_norm);

@@ -48,15 +48,23 @@ struct Outcome {
 bool SameBits(const Outcome& a, const Outcome& b);
 
 // On `ranks` ranks that share the parts of each micro-step, with small-integer gradients, whose
-// sums are exact in any order, and means where the number of ranks is a power of two. With lazy
-// rows each part has one token, and about half of the table's rows have none in a step. Reports are
-// checked to be the same on every rank.
+// sums are exact in any order, and means where the number of ranks is a power of two. Each of them
+// may in turn be several tensor-parallel ranks that share the parameters; the gradients of vectors
+// are then the sum of what each adds. With lazy rows each part has one token, and about half of the
+// table's rows have none in a step. Reports are checked to be the same on every rank, and so are
+// the vectors in the end.
 class SmallTraining {
  public:
   SmallTraining(const OptimOptions& options, int ranks, Poison poison, Device device = {})
       : options_(options), ranks_(ranks), poison_(std::move(poison)), device_(device) {}
 
   double loss = 1;
+  int tensor_ranks = 1;
+  int64_t micro_steps = kMicroSteps;
+  double learning_rate = 0.01;
+  std::function<float(ParamId, int64_t)> weights = [](ParamId id, int64_t i) {
+    return 0.5F * Noise(77, id, i);
+  };
 
   // On ranks that are threads.
   Outcome Run(int steps);
@@ -69,6 +77,10 @@ class SmallTraining {
  private:
   void Step(int step, SyncedWorker& worker, SeenRows& seen, RankWorld& world,
             Outcome& outcome) const;
+  // What a rank's backward pass gives as the gradient of an element, whose whole is `whole`.
+  float ShareOf(float whole, const Worker& worker, int tensor_rank, ParamId id,
+                int64_t element) const;
+  void Report(int step, SyncedWorker& worker, RankWorld& world, Outcome& outcome) const;
 
   OptimOptions options_;
   int ranks_;

@@ -1,18 +1,18 @@
 #include "tests/optim/synced_worker.h"
 
-#include <algorithm>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "runtime/math/host_mirror.h"
+#include "tests/support/slices.h"
 
 namespace panthera::testing {
 
-SyncedWorker::SyncedWorker(Device device, MemoryLedger& ledger, Communicator& communicator,
+SyncedWorker::SyncedWorker(Device device, MemoryLedger& ledger, MeshAxes axes,
                            const OptimOptions& options)
-    : Worker(device, ledger, communicator, options),
-      sync(options, ctx, store, communicator, *optimizer),
+    : Worker(device, ledger, axes, options),
+      sync(options, ctx, store, axes, *optimizer),
       loss_(device, ledger, MemoryCategory::kData, "loss", SizeOf(DType::kF64)) {}
 
 void SyncedWorker::Contribute(ParamId id, ElementFunction value) {
@@ -27,7 +27,8 @@ void SyncedWorker::Contribute(ParamId id, ElementFunction value) {
     values = ReadToHost<float>(ctx, target.gradient);
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = value(id, static_cast<int64_t>(i)) + (adds ? values[i] : 0.0F);
+    values[i] = value(id, LogicalElement(store.spec(id), static_cast<int64_t>(i))) +
+                (adds ? values[i] : 0.0F);
   }
   Write(values, target.gradient);
 }
@@ -69,8 +70,7 @@ void SyncedWorker::CopyGradients(Elements& out) {
   for (int g = 0; g < store.num_groups(); ++g) {
     const std::vector<float> shard = ReadToHost<float>(ctx, sync.gradient_shard(GroupId{g}));
     for (const ShardSegment& segment : store.segments(GroupId{g})) {
-      std::copy_n(shard.begin() + segment.shard_begin, segment.elements,
-                  out[static_cast<size_t>(segment.param.index)].begin() + segment.param_begin);
+      CopyElements(segment, shard.data() + segment.shard_begin, out);
     }
   }
 }

@@ -10,8 +10,7 @@
 namespace panthera::testing {
 
 struct SyncedWorker : Worker {
-  SyncedWorker(Device device, MemoryLedger& ledger, Communicator& communicator,
-               const OptimOptions& options);
+  SyncedWorker(Device device, MemoryLedger& ledger, MeshAxes axes, const OptimOptions& options);
 
   void Contribute(ParamId id, ElementFunction value);
   void Contribute(GroupId group, ElementFunction value);

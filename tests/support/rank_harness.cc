@@ -83,6 +83,10 @@ RankWorld::RankWorld(HostGroupFactory host_factory, CommunicatorFactory factory,
       communicator_(factory_(/*color=*/0)),
       stream_(device) {}
 
+MeshWorld::MeshWorld(RankWorld& world, int tensor_size)
+    : data_(world.Split(world.rank() % tensor_size)),
+      tensor_(world.Split(world.rank() / tensor_size)) {}
+
 RankWorld OnDevice(RankWorld& world, Device device) {
   return RankWorld([&world](int color) { return world.SplitHost(color); },
                    [&world](int color) { return world.Split(color); }, device);

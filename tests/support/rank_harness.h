@@ -12,6 +12,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/host_group.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/memory_ledger.h"
 #include "runtime/device/stream.h"
 
@@ -53,6 +54,21 @@ class RankWorld {
   std::unique_ptr<Communicator> communicator_;
   MemoryLedger ledger_;
   Stream stream_;
+};
+
+// The axes of a mesh of the ranks of a test.
+class MeshWorld {
+ public:
+  // `tensor_size` neighbouring ranks at a time share each layer. All ranks must call it.
+  MeshWorld(RankWorld& world, int tensor_size);
+
+  MeshAxes axes() { return {*data_, *tensor_}; }
+  Communicator& data() { return *data_; }
+  Communicator& tensor() { return *tensor_; }
+
+ private:
+  std::unique_ptr<Communicator> data_;
+  std::unique_ptr<Communicator> tensor_;
 };
 
 // The same ranks and their communicators, with tensors on another device. All ranks must call it;
