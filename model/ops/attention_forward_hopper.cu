@@ -330,18 +330,14 @@ template <int kWidth>
 void LaunchOfWidth(Stream& stream, const ForwardArguments<BF16>& base, int64_t batch) {
   using Shape = HopperForwardShape<kWidth>;
   const AttentionView<BF16>& attention = base.attention;
-  const int multiprocessors = Multiprocessors(stream);
   HopperForwardArguments arguments{
       .base = base,
       .order = MakeWorkOrder(batch * attention.heads, CeilDiv(attention.queries, Shape::kQueries),
-                             multiprocessors),
+                             Multiprocessors(stream.device())),
       .q = {},
       .k = {},
       .v = MapOf<Shape::kKeys>(attention.v, attention.kv_heads, batch)};
-  for (int band = 0; band < attention.band_count; ++band) {
-    arguments.q[band] = MapOf<kGroupRows>(attention.bands[band].q, attention.heads, batch);
-    arguments.k[band] = MapOf<Shape::kKeys>(attention.bands[band].k, attention.kv_heads, batch);
-  }
+  MapBands<kGroupRows, Shape::kKeys>(attention, batch, arguments.q, arguments.k);
   Launch(
       stream,
       {GridOf(arguments.order.blocks), dim3(Shape::kThreads), HopperForwardMemory<kWidth>::kBytes},

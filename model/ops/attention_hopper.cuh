@@ -5,7 +5,6 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -14,9 +13,7 @@
 #include "model/ops/attention_warp.cuh"
 #include "runtime/base/shape.h"
 #include "runtime/device/bulk_copy.cuh"
-#include "runtime/device/cuda_check.h"
 #include "runtime/device/shared_memory.cuh"
-#include "runtime/device/stream.h"
 #include "runtime/device/tensor_map.h"
 #include "runtime/device/wgmma.cuh"
 
@@ -61,6 +58,16 @@ TensorMap MapOf(const HeadsView<const BF16>& heads, int heads_of_token, int64_t 
                  static_cast<uint64_t>(batch)},
        .stride_bytes = {static_cast<uint64_t>(heads.width) * kBytes, row_bytes, tokens * row_bytes},
        .box = {64, 1, kRows, 1}});
+}
+
+// The maps of all bands' q and k, for boxes of kQueryRows and kKeyRows rows.
+template <int kQueryRows, int kKeyRows>
+void MapBands(const AttentionView<BF16>& attention, int64_t batch,
+              TensorMap (&q)[kMostAttentionBands], TensorMap (&k)[kMostAttentionBands]) {
+  for (int band = 0; band < attention.band_count; ++band) {
+    q[band] = MapOf<kQueryRows>(attention.bands[band].q, attention.heads, batch);
+    k[band] = MapOf<kKeyRows>(attention.bands[band].k, attention.kv_heads, batch);
+  }
 }
 
 // Begins to copy rows [row, row + kRows) of a head; rows that the head does not have become zeros.
@@ -155,24 +162,16 @@ class WorkWalk {
   int step_;
 };
 
-inline WorkOrder MakeWorkOrder(int64_t heads, int64_t tiles, int multiprocessors) {
+inline WorkOrder MakeWorkOrder(int64_t heads, int64_t tiles, int64_t multiprocessors) {
   const int64_t pairs = CeilDiv(tiles, int64_t{2});
   const bool is_paired = pairs * heads >= multiprocessors;
-  const int64_t blocks =
-      is_paired ? std::min<int64_t>(pairs * heads, multiprocessors) : 2 * pairs * heads;
+  const int64_t blocks = is_paired ? multiprocessors : 2 * pairs * heads;
   return {.tiles = static_cast<int>(tiles),
           .pairs = static_cast<int>(pairs),
           .count = static_cast<int>(2 * pairs * heads),
           .blocks = static_cast<int>(blocks),
           .first_scale = is_paired ? 2 : 1,
           .first_step = is_paired ? 1 : static_cast<int>(blocks)};
-}
-
-inline int Multiprocessors(Stream& stream) {
-  int count = 0;
-  CHECK_CUDA(
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, stream.device().ordinal));
-  return count;
 }
 
 // kQueries query rows of a head.

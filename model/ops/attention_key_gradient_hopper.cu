@@ -188,20 +188,16 @@ template <int kWidth>
 void LaunchOfWidth(Stream& stream, const BackwardArguments<BF16>& base, int64_t batch) {
   using Shape = HopperKeyGradientShape<kWidth>;
   const AttentionView<BF16>& attention = base.attention;
-  const int multiprocessors = Multiprocessors(stream);
   HopperKeyGradientArguments arguments{
       .base = base,
       .order = MakeWorkOrder(batch * attention.kv_heads, CeilDiv(attention.keys, Shape::kKeys),
-                             multiprocessors),
+                             Multiprocessors(stream.device())),
       .group = attention.heads / attention.kv_heads,
       .q = {},
       .k = {},
       .v = MapOf<kGroupRows>(attention.v, attention.kv_heads, batch),
       .dout = MapOf<Shape::kQueries>(base.dout, attention.heads, batch)};
-  for (int band = 0; band < attention.band_count; ++band) {
-    arguments.q[band] = MapOf<Shape::kQueries>(attention.bands[band].q, attention.heads, batch);
-    arguments.k[band] = MapOf<kGroupRows>(attention.bands[band].k, attention.kv_heads, batch);
-  }
+  MapBands<Shape::kQueries, kGroupRows>(attention, batch, arguments.q, arguments.k);
   Launch(stream,
          {GridOf(arguments.order.blocks), dim3(Shape::kThreads),
           HopperKeyGradientMemory<kWidth>::kBytes},
