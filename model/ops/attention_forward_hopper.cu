@@ -197,7 +197,7 @@ class ForwardGroup {
   }
 
   __device__ void BeginScores(Scores& scores) {
-    BeginProductOfRows(shared_.q(group_), 0, shared_.k(place_.stage), scores.values[0]);
+    BeginProductOfRows(shared_.q(group_), shared_.k(place_.stage), scores.values[0]);
     CommitProducts();
   }
   __device__ void AwaitKeys(const KeyTiles<kKeys>& tile) {

@@ -111,12 +111,12 @@ class KeyGradientGroup {
     const int stage = place_.stage;
     barriers_.q_full[stage].Wait(place_.parity);
     FenceProducts();
-    BeginProductOfRows(shared_.k(group_), 0, shared_.q(stage), p.values[0]);
+    BeginProductOfRows(shared_.k(group_), shared_.q(stage), p.values[0]);
     CommitProducts();
     finish_tile_before();
     barriers_.dout_full[stage].Wait(place_.parity);
     FenceProducts();
-    BeginProductOfRows(shared_.v(group_), 0, shared_.dout(stage), dscores.values[0]);
+    BeginProductOfRows(shared_.v(group_), shared_.dout(stage), dscores.values[0]);
     CommitProducts();
     WaitForProducts<1>(p.values[0]);
     ToProbabilities(keys, tile, shared_.log2_lse(stage), p);

@@ -288,12 +288,12 @@ class QueryGradientGroup {
     const int stage = place_.stage;
     barriers_.k_full[stage].Wait(place_.parity);
     FenceProducts();
-    BeginProductOfRows(shared_.q(group_), 0, shared_.k(stage), scores.values[0]);
+    BeginProductOfRows(shared_.q(group_), shared_.k(stage), scores.values[0]);
     CommitProducts();
     finish_tile_before();
     barriers_.v_full[stage].Wait(place_.parity);
     FenceProducts();
-    BeginProductOfRows(shared_.dout(group_), 0, shared_.v(stage), dscores.values[0]);
+    BeginProductOfRows(shared_.dout(group_), shared_.v(stage), dscores.values[0]);
     CommitProducts();
     WaitForProducts<1>(scores.values[0]);
     ToProbabilities(tile, positions, constants, scores);

@@ -38,14 +38,12 @@ struct MatrixDescriptor {
   uint64_t bits;
 };
 
-// The rows of a tile from first_row on, a multiple of 8.
 template <int kRows, int kColumns>
-__device__ inline MatrixDescriptor Describe(PanelTile<kRows, kColumns> tile, int first_row = 0) {
+__device__ inline MatrixDescriptor Describe(PanelTile<kRows, kColumns> tile) {
   using Tile = PanelTile<kRows, kColumns>;
   constexpr uint64_t kSwizzled128 = 1;
   constexpr uint64_t kEightRows = 8 * Tile::kRowBytes;
-  const auto address =
-      static_cast<uint32_t>(__cvta_generic_to_shared(tile.memory + first_row * Tile::kRowBytes));
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(tile.memory));
   return {uint64_t{(address & 0x3ffffU) >> 4} | uint64_t{Tile::kPanelBytes >> 4} << 16 |
           (kEightRows >> 4) << 32 | kSwizzled128 << 62};
 }
@@ -226,21 +224,20 @@ __device__ inline void WaitForProducts(float (&... sums)[kTiles][4]) {
   (Pin(sums), ...);
 }
 
-// Begins sums [64, kColumns] = a b^T over kInner columns of both: 64 rows of a, kColumns rows of b.
-// Rows and columns of sums are spread over the warps, 16 rows each, as MultiplyAdd (mma.cuh) says.
-template <int kInner, int kTiles, int kARows, int kBRows>
-__device__ inline void BeginProductOfRows(PanelTile<kARows, kInner> a, int a_row,
-                                          PanelTile<kBRows, kInner> b, float (&sums)[kTiles][4]) {
-  static_assert(kBRows == kTiles * 8);
-  const MatrixDescriptor of_a = Describe(a, a_row);
+// Begins sums [64, kColumns] = a b^T over kInner columns of both. Rows and columns of sums are
+// spread over the warps, 16 rows each, as MultiplyAdd (mma.cuh) says.
+template <int kInner, int kColumns>
+__device__ inline void BeginProductOfRows(PanelTile<64, kInner> a, PanelTile<kColumns, kInner> b,
+                                          float (&sums)[kColumns / 8][4]) {
+  const MatrixDescriptor of_a = Describe(a);
   const MatrixDescriptor of_b = Describe(b);
   wgmma::Multiply(of_a, of_b, sums);
 #pragma unroll
   for (int step = 1; step < kInner / 16; ++step) {
     constexpr int kSteps = 4;  // of a panel
     const int within = step % kSteps * 32;
-    wgmma::MultiplyAdd(of_a.Plus(step / kSteps * PanelTile<kARows, kInner>::kPanelBytes + within),
-                       of_b.Plus(step / kSteps * PanelTile<kBRows, kInner>::kPanelBytes + within),
+    wgmma::MultiplyAdd(of_a.Plus(step / kSteps * PanelTile<64, kInner>::kPanelBytes + within),
+                       of_b.Plus(step / kSteps * PanelTile<kColumns, kInner>::kPanelBytes + within),
                        sums);
   }
 }
