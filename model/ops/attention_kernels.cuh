@@ -1,4 +1,4 @@
-// Between the files of the attention kernels: their arguments, and which kernels take which heads.
+// Between the files of the attention kernels: their arguments, and how each set is launched.
 #ifndef PANTHERA_MODEL_OPS_ATTENTION_KERNELS_CUH_
 #define PANTHERA_MODEL_OPS_ATTENTION_KERNELS_CUH_
 

@@ -168,7 +168,7 @@ class QueryTiles {
   int end_ = 0;
 };
 
-// Calls load(tile) for the tiles of queries of all of a block's work.
+// Calls load(work, tile) for the tiles of queries of all of a block's work.
 template <int kWidth, typename Function>
 __device__ void ForEachTile(const HopperKeyGradientArguments& arguments, Function&& load) {
   using Shape = HopperKeyGradientShape<kWidth>;

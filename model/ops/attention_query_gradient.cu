@@ -42,6 +42,34 @@ struct QueryGradientMemory {
   }
 };
 
+// delta = <dout, out> for the warp's kRows rows from rows.begin on, up to rows.end, for this warp
+// to read on return: delta[r] of row r.
+template <int kRows, int kWidth>
+__device__ void StoreDelta(const HeadsView<const BF16>& dout, const HeadsView<const BF16>& out,
+                           int b, int h, Range rows, float* delta) {
+  constexpr int kRowLanes = kWidth / 8;  // 16 bytes each
+  constexpr int kRowsAtOnce = kWarpThreads / kRowLanes;
+  for (int round = 0; round < kRows / kRowsAtOnce; ++round) {
+    const int row = rows.begin + round * kRowsAtOnce + Lane() / kRowLanes;
+    float sum = 0;
+    if (row < rows.end) {
+      const int column = Lane() % kRowLanes * 8;
+      const uint4 x = *reinterpret_cast<const uint4*>(dout.Row(b, row, h) + column);
+      const uint4 y = *reinterpret_cast<const uint4*>(out.Row(b, row, h) + column);
+      sum = DotOfPairs(x.x, y.x, DotOfPairs(x.y, y.y, sum));
+      sum = DotOfPairs(x.z, y.z, DotOfPairs(x.w, y.w, sum));
+    }
+#pragma unroll
+    for (int offset = kRowLanes / 2; offset > 0; offset /= 2) {
+      sum += __shfl_xor_sync(kWholeWarp, sum, offset);
+    }
+    if (row < rows.end && Lane() % kRowLanes == 0) {
+      delta[row] = sum;
+    }
+  }
+  __syncwarp();
+}
+
 // What a query's scores are turned back into probabilities with. For rows beyond the last query
 // any finite values do: their dout is 0, and so is all that they add.
 struct RowConstants {
