@@ -31,6 +31,9 @@ struct AttentionPlatform {
   KernelChoice choice = KernelChoice::kFastest;
 };
 
+// Whether this build has kernels for Hopper.
+AttentionPlatform::HopperKernels HopperAttention();
+
 // For the q and k of all bands and `others`, of which there is at least one.
 //
 // The tensor cores take bf16 of width 64 or 128 whose rows begin at multiples of 16 bytes. Hopper's

@@ -1,4 +1,4 @@
-#include "model/ops/attention_kernels.cuh"
+#include "model/ops/attention_choice.h"
 
 namespace panthera::cuda {
 

@@ -33,9 +33,6 @@ struct BackwardArguments {
   HeadsView<T> dv;
 };
 
-// Whether this build has kernels for Hopper.
-AttentionPlatform::HopperKernels HopperAttention();
-
 inline AttentionPlatform PlatformOf(Stream& stream, KernelChoice choice) {
   return {CapabilityOf(stream.device()), HopperAttention(), choice};
 }

@@ -1,6 +1,7 @@
 // The ops' kernels in a build without CUDA. Nobody has a GPU to call them on.
 #include <cstdlib>
 
+#include "model/ops/attention_choice.h"
 #include "model/ops/attention_cuda.h"
 #include "model/ops/cuda_kernels.h"
 #include "runtime/base/check.h"
@@ -15,6 +16,9 @@ namespace {
 
 }  // namespace
 
+AttentionPlatform::HopperKernels HopperAttention() {
+  return AttentionPlatform::HopperKernels::kAbsent;
+}
 void AttentionForward(Stream&, std::span<const AttentionBand>, const Heads&, float, Heads, Tensor,
                       KernelChoice) {
   Absent();
