@@ -120,13 +120,16 @@ class HopperAttentionTest : public ::testing::Test {
 };
 
 // Beside the sizes of the portable kernels': more pairs of tiles than a GPU has multiprocessors, so
-// that blocks take several, of one, two and three tiles in a sequence.
+// that blocks take several, of one, two and three tiles in a sequence; among them tiles of keys
+// that no query sees.
 std::vector<AttentionSpec> HopperSpecs() {
   std::vector<AttentionSpec> specs = TensorCoreSpecs();
   specs.push_back(Causal(1, 100, 100, 140, 140, 64));
   specs.push_back(Causal(4, 129, 129, 36, 36, 64));
   specs.push_back(Window(Causal(6, 257, 260, 24, 12, 64), 60));
   specs.push_back(ReRope(Causal(2, 130, 140, 70, 70, 128), 50));
+  specs.push_back(Window(Causal(2, 3, 300, 72, 36, 64), 5));
+  specs.push_back(Window(Causal(4, 3, 300, 36, 36, 128), 5));
   return specs;
 }
 
