@@ -1,4 +1,4 @@
-// What the tests of attention's kernels share: sizes, and bounds of what they compute.
+// What the tests of attention share: sizes for the kernels, and bounds of what is computed.
 #ifndef PANTHERA_TESTS_MODEL_OPS_ATTENTION_CHECKS_H_
 #define PANTHERA_TESTS_MODEL_OPS_ATTENTION_CHECKS_H_
 
@@ -23,8 +23,7 @@ std::string Describe(const AttentionSpec& spec);
 // inputs, and a few of the score itself.
 double ScoreError(const AttentionSpec& spec);
 
-// Against double precision, with the bounds of tests/model/ops/attention_test.cc: the kernels round
-// in the same places.
+// Against double precision, whatever has computed it: all round in the same places.
 void ExpectForwardIsNear(const AttentionCase& x);
 void ExpectBackwardIsNear(const AttentionCase& x);
 

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <vector>
 
 #include "model/ops/attention_tiles.h"
 #include "tests/model/ops/attention_case.h"
+#include "tests/model/ops/attention_checks.h"
 #include "tests/model/ops/op_case.h"
 #include "tests/support/grad_check.h"
 #include "tests/support/random_tensor.h"
@@ -37,13 +37,6 @@ std::vector<AttentionSpec> Specs() {
           ReRope(Causal(2, 3, 90, 2, 1, 8), 64)};
 }
 
-// A bound of the error of scale * <q, k>: D round-offs of |q| |k|, which is below 3 D for these
-// inputs, and a few of the score itself.
-double ScoreError(const AttentionSpec& spec) {
-  const double width = static_cast<double>(spec.width);
-  return (width + 8) * UnitRoundoff(DType::kF32) * 3 * std::sqrt(width);
-}
-
 using AttentionTest = OpTest;
 PANTHERA_FOR_FLOAT_TYPES(AttentionTest);
 
@@ -70,32 +63,8 @@ TEST_P(AttentionTest, BackwardMatchesTheReference) {
     AttentionCase x(ctx, spec, dtype());
     x.Forward(ctx);
     x.Backward(ctx);
-    const reference::AttentionProblem problem = x.Problem();
-    const auto expected = reference::AttentionBackward(problem, ToDoubles(x.dout));
-    // The largest sum of one key's probabilities over all queries: dv for a dout of ones.
-    const std::vector<double> ones(ToDoubles(x.dout).size(), 1);
-    const double column = MaxMagnitude(reference::AttentionBackward(problem, ones).dv);
-    // P is off by its score's error, and rounded; ds by P, dp and delta, which knows out only as
-    // rounded; |dp| and |delta| are below 6 sqrt(D) for these inputs; results are rounded once.
-    const double sums = static_cast<double>(spec.keys + spec.queries + 2 * spec.width) * u32();
-    const double error = 4 * u() + 2 * ScoreError(spec) + sums;
-    const double ds = 2 * 6;  // scale * 2 max |dp|
-    EXPECT_TRUE(IsNear(x.dq, expected.dq,
-                       {.relative = u(), .absolute = error * ds * MaxMagnitude(ToDoubles(x.k))}));
-    EXPECT_TRUE(
-        IsNear(x.dk, expected.dk,
-               {.relative = u(), .absolute = error * ds * column * MaxMagnitude(ToDoubles(x.q))}));
-    EXPECT_TRUE(
-        IsNear(x.dv, expected.dv,
-               {.relative = u(), .absolute = error * column * MaxMagnitude(ToDoubles(x.dout))}));
+    ExpectBackwardIsNear(x);
     EXPECT_EQ(ctx.arena().used_bytes(), 0);
-    if (spec.keys > 1) {
-      // In the norm, errors of single elements do not add up to the worst case.
-      const double norm_error = 6 * u() + 2 * ScoreError(spec);
-      EXPECT_LT(RelativeError(x.dq, expected.dq), norm_error) << spec.queries;
-      EXPECT_LT(RelativeError(x.dk, expected.dk), norm_error) << spec.queries;
-      EXPECT_LT(RelativeError(x.dv, expected.dv), norm_error) << spec.queries;
-    }
   }
 }
 
