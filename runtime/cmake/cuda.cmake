@@ -64,7 +64,8 @@ endfunction()
 # instructions.
 function(panthera_hopper_sources target)
   cmake_parse_arguments(ARG "" "" "HOPPER;OTHERWISE" ${ARGN})
-  if(PANTHERA_CUDA STREQUAL "nvcc" AND "90a" IN_LIST CMAKE_CUDA_ARCHITECTURES)
+  if(PANTHERA_CUDA STREQUAL "nvcc" AND CMAKE_CUDA_ARCHITECTURES MATCHES
+                                       "(^|;)90a(-real|-virtual)?(;|$)")
     add_library(${target}_hopper OBJECT ${ARG_HOPPER})
     set_target_properties(${target}_hopper PROPERTIES CUDA_ARCHITECTURES 90a)
     target_link_libraries(${target}_hopper PRIVATE $<TARGET_PROPERTY:${target},LINK_LIBRARIES>)
