@@ -8,6 +8,7 @@
 #include "optim/direction_exchange.h"
 #include "optim/optimizer.h"
 #include "optim/segment_batch.cuh"
+#include "optim/step_terms.cuh"
 #include "optim/update_rules.h"
 #include "optim/weight_access.cuh"
 #include "runtime/device/block_sum.cuh"
@@ -26,11 +27,7 @@ enum class Packs { kAligned, kUnaligned };
 template <Packs kPacks, typename T>
 __device__ void LoadFour(const T* memory, int64_t first, int64_t count, float (&out)[kFour]) {
   if (kPacks == Packs::kAligned && count == kFour) {
-    const auto pack = Elements<T, kFour>::Load(memory, first);
-#pragma unroll
-    for (int i = 0; i < kFour; ++i) {
-      out[i] = static_cast<float>(pack.values[i]);
-    }
+    LoadFloats<T, kFour>(memory, first, out);
     return;
   }
 #pragma unroll
@@ -43,12 +40,7 @@ __device__ void LoadFour(const T* memory, int64_t first, int64_t count, float (&
 template <Packs kPacks, typename T>
 __device__ void StoreFour(const float (&in)[kFour], int64_t first, int64_t count, T* memory) {
   if (kPacks == Packs::kAligned && count == kFour) {
-    Elements<T, kFour> pack;
-#pragma unroll
-    for (int i = 0; i < kFour; ++i) {
-      pack.values[i] = static_cast<T>(FlushTiny(in[i]));
-    }
-    pack.Store(memory, first);
+    StoreStates<T, kFour>(in, memory, first);
     return;
   }
 #pragma unroll
@@ -69,53 +61,32 @@ struct MessagePointers {
 };
 
 // A decision has
-//   bool Folds(is_left_out, is_unseen)   whether state changes
+//   bool Folds(part)                     whether state changes
 //   float Factor(segment), Rate(segment, block, index)  for the message
 //   void Decide<kPacks>(first, count, folds, direction) of up to four elements of the shard
 
 template <typename State>
 struct TigerDecision {
-  State* momentum;
-  const float* gradient;  // may be null
-  const float* scale;     // of the gradient; may be null
-  double beta;
-  const double* param_sums;
-  const double* row_squares;
-  const int32_t* shrinks;  // may be null
-  double shrink_ratio;
-  double learning_rate;
-  LazyRows lazy_rows;
+  TigerTerms<State> terms;
 
-  __device__ bool Folds(bool is_left_out, bool is_unseen) const {
-    return gradient != nullptr && !is_left_out &&
-           !(is_unseen && lazy_rows == LazyRows::kChangeAndState);
-  }
+  __device__ bool Folds(const BlockPart& part) const { return terms.Folds(part); }
   __device__ float Factor(const KernelSegment& segment) const {
-    return shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
+    return ShrinkOf(terms.shrinks, terms.shrink_ratio, segment).factor;
   }
   __device__ float Rate(const KernelSegment& segment, const KernelBlock& block,
                         int64_t index) const {
-    return row_squares != nullptr
-               ? TigerRate(segment.kind, learning_rate, row_squares[index], block.elements)
-               : TigerRate(segment.kind, learning_rate, param_sums[segment.param],
-                           segment.param_elements);
+    return terms.Rate(segment, block, index);
   }
   template <Packs kPacks>
   __device__ void Decide(int64_t first, int64_t count, bool folds,
                          float (&direction)[kFour]) const {
-    LoadFour<kPacks>(momentum, first, count, direction);
-    if (!folds) {
-      return;
+    LoadFour<kPacks>(terms.momentum, first, count, direction);
+    if (folds) {
+      float g[kFour];
+      LoadFour<kPacks>(terms.gradient, first, count, g);
+      terms.Fold(terms.Take(), g, direction);
+      StoreFour<kPacks>(direction, first, count, terms.momentum);
     }
-    const float take = TakeOfScaled(beta, scale != nullptr ? *scale : 1.0F);
-    float g[kFour];
-    LoadFour<kPacks>(gradient, first, count, g);
-#pragma unroll
-    for (int i = 0; i < kFour; ++i) {
-      direction[i] = FlushTiny(Blend(static_cast<float>(beta), direction[i], take, g[i]));
-    }
-    // Rounding keeps the sign, and no number that is not flushed becomes 0.
-    StoreFour<kPacks>(direction, first, count, momentum);
   }
 };
 
@@ -127,9 +98,7 @@ struct LionDecision {
   LionFactors factors;
   LazyRows lazy_rows;
 
-  __device__ bool Folds(bool is_left_out, bool is_unseen) const {
-    return !is_left_out && !(is_unseen && lazy_rows == LazyRows::kChangeAndState);
-  }
+  __device__ bool Folds(const BlockPart& part) const { return part.folds(lazy_rows); }
   __device__ float Factor(const KernelSegment&) const { return 1.0F; }
   __device__ float Rate(const KernelSegment&, const KernelBlock&, int64_t) const {
     return factors.rate;
@@ -143,7 +112,7 @@ struct LionDecision {
     LoadFour<kPacks>(momentum, first, count, m);
 #pragma unroll
     for (int i = 0; i < kFour; ++i) {
-      direction[i] = LionDirection(factors, (scale != nullptr ? *scale : 1.0F) * g[i], m[i]);
+      direction[i] = LionDirection(factors, ScaleOrOne(scale) * g[i], m[i]);
     }
     StoreFour<kPacks>(m, first, count, momentum);
   }
@@ -179,10 +148,9 @@ __global__ void DecideKernel(const __grid_constant__ SegmentBatch batch, Message
       message.rates[segment.place] = decision.Rate(segment, block, index);
     }
   }
-  const bool is_left_out = IsLeftOut(left_out, segment);
-  const bool is_unseen = IsUnseen(rows, batch, block);
-  const bool moves = !is_left_out && !is_unseen;
-  const bool folds = decision.Folds(is_left_out, is_unseen);
+  const BlockPart part = PartOf(left_out, rows, batch, block);
+  const bool moves = part.moves();
+  const bool folds = decision.Folds(part);
   uint8_t* codes = message.codes + index * message.code_bytes;
   for (int64_t i = threadIdx.x; i * kFour < block.elements; i += blockDim.x) {
     const int64_t count = block.elements - i * kFour < kFour ? block.elements - i * kFour : kFour;
@@ -213,15 +181,14 @@ struct BlockStep {
   const uint8_t* codes;
   float rate;
   float decay;
-  float factor;
-  float centre;
+  Shrink shrink;
 };
 
 template <int kPack, WeightStorage kStorage>
 __device__ void StepPack(const WeightPointers& weights, const BlockStep& step,
                          const KernelBlock& block, int64_t offset, const RoundingBits& bits) {
   const uint32_t four = step.codes[offset / kCodesPerByte];
-  if (four == kFourRest && step.factor == 1) {
+  if (four == kFourRest && !step.shrink.changes()) {
     return;
   }
   const int64_t first = block.shard_begin + offset;
@@ -229,11 +196,8 @@ __device__ void StepPack(const WeightPointers& weights, const BlockStep& step,
   ReadWeightPack<kStorage, kPack>(weights, first, theta);
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
-    if (step.factor != 1) {
-      theta[i] = ShrinkTowards(step.centre, step.factor, theta[i]);
-    }
     const uint32_t code = CodeAt(four, kPack == 1 ? offset % kCodesPerByte : i);
-    theta[i] = StepByCode(step.rate, step.decay, code, theta[i]);
+    theta[i] = StepByCode(step.rate, step.decay, code, step.shrink.Of(theta[i]));
   }
   WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
 }
@@ -254,8 +218,7 @@ __global__ void ApplyDirectionsKernel(const __grid_constant__ SegmentBatch batch
   const auto* rates = reinterpret_cast<const float*>(message + replay.rates_begin);
   const BlockStep step = {message + replay.codes_begin + shard_index * replay.code_bytes,
                           rates[replay.rate_unit == RateUnit::kBlock ? shard_index : segment.place],
-                          segment.decay, factors[segment.place],
-                          segment.kind == ParamKind::kGain ? 1.0F : 0.0F};
+                          segment.decay, ShrinkBy(factors[segment.place], segment)};
   const RoundingBits bits = {segment.rounding_key, replay.rounding_stream};
   const int64_t whole = block.elements / kPack * kPack;
   for (int64_t i = static_cast<int64_t>(threadIdx.x) * kPack; i < whole;
@@ -297,16 +260,7 @@ void DecideTiger(Stream& stream, const ParameterStore& store, GroupId group,
                  const TigerUpdate& update, const StepInput& input,
                  const DirectionMessage& message) {
   DispatchFloat(update.momentum.dtype(), [&]<typename State>() {
-    const TigerDecision<State> decision = {update.momentum.data<State>(),
-                                           DataOrNull<float>(update.gradient),
-                                           DataOrNull<float>(input.gradient_scale),
-                                           update.beta,
-                                           update.param_sums.data<double>(),
-                                           DataOrNull<double>(update.row_squares),
-                                           DataOrNull<int32_t>(input.shrinks),
-                                           update.shrink_ratio,
-                                           input.learning_rate,
-                                           update.lazy_rows};
+    const TigerDecision<State> decision = {TigerTermsOf<State>(update, input)};
     Decide(stream, store, group, decision, input, message);
   });
 }

@@ -4,6 +4,7 @@
 
 #include "optim/optimizer.h"
 #include "optim/segment_batch.cuh"
+#include "optim/step_terms.cuh"
 #include "optim/update_rules.h"
 #include "optim/weight_access.cuh"
 #include "runtime/base/simd.h"
@@ -185,20 +186,11 @@ __global__ void SumWeightSquaresKernel(const __grid_constant__ SegmentBatch batc
   const int64_t index =
       batch.first_block + (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kTeam;
   const KernelBlock block = BlockOrNone(batch, index);
-  float factor = 1;
-  float centre = 0;
-  if (block.segment != nullptr && shrinks != nullptr) {
-    factor = ShrinkFactor(ratio, shrinks[block.segment->param]);
-    centre = block.segment->kind == ParamKind::kGain ? 1.0F : 0.0F;
-  }
+  const Shrink shrink =
+      block.segment != nullptr ? ShrinkOf(shrinks, ratio, *block.segment) : Shrink{};
   const double sum = SumSquaresOfPacks<kPack>(block.elements, [&](int64_t i, float(&theta)[kPack]) {
     ReadWeightPack<kStorage, kPack>(weights, block.shard_begin + i, theta);
-    if (factor != 1) {
-#pragma unroll
-      for (float& value : theta) {
-        value = ShrinkTowards(centre, factor, value);
-      }
-    }
+    shrink.Apply(theta);
   });
   if (block.segment != nullptr && threadIdx.x % kTeam == 0) {
     squares[index] = sum;

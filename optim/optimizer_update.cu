@@ -4,6 +4,7 @@
 
 #include "optim/optimizer.h"
 #include "optim/segment_batch.cuh"
+#include "optim/step_terms.cuh"
 #include "optim/update_rules.h"
 #include "optim/weight_access.cuh"
 #include "runtime/device/block_sum.cuh"
@@ -16,33 +17,6 @@ constexpr unsigned kThreads = 128;
 constexpr int64_t kWarps = kThreads / kWarpThreads;
 constexpr int kPackElements = 2 * static_cast<int>(kWordsPerDraw);
 
-template <typename T, int kPack>
-__device__ void LoadFloats(const T* memory, int64_t first, float (&out)[kPack]) {
-  const auto pack = Elements<T, kPack>::Load(memory, first);
-#pragma unroll
-  for (int i = 0; i < kPack; ++i) {
-    out[i] = static_cast<float>(pack.values[i]);
-  }
-}
-
-template <typename T, int kPack>
-__device__ void StoreStates(const float (&in)[kPack], T* memory, int64_t first) {
-  Elements<T, kPack> pack;
-#pragma unroll
-  for (int i = 0; i < kPack; ++i) {
-    pack.values[i] = static_cast<T>(FlushTiny(in[i]));
-  }
-  pack.Store(memory, first);
-}
-
-__device__ float ScaleOrOne(const float* scale) { return scale != nullptr ? *scale : 1.0F; }
-
-// What StepInput says of a block.
-struct BlockPart {
-  bool is_left_out;  // by StepInput::left_out
-  bool is_unseen;    // by StepInput::rows
-};
-
 // A rule has
 //   bool Begin(segment, block, index, part)  once in every thread: false if the block's weights and
 //                                            state keep their bits
@@ -52,65 +26,41 @@ struct BlockPart {
 
 template <typename State>
 struct TigerRule {
-  State* momentum;
-  const float* gradient;  // may be null
-  const float* scale;     // of the gradient; may be null
-  double beta;
-  const double* param_sums;
-  const double* row_squares;  // null where no row has a rate of its own
-  const int32_t* shrinks;     // may be null
-  double shrink_ratio;
-  double learning_rate;
-  LazyRows lazy_rows;
+  TigerTerms<State> terms;
+  Shrink shrink = {};
   float rate = 0;
   float decay = 0;
-  float factor = 1;
-  float centre = 0;
   float take = 0;
   bool moves = true;
   bool folds = false;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock& block, int64_t index,
                         const BlockPart& part) {
-    take = TakeOfScaled(beta, ScaleOrOne(scale));
-    moves = !part.is_left_out && !part.is_unseen;
-    folds = gradient != nullptr && !part.is_left_out &&
-            !(part.is_unseen && lazy_rows == LazyRows::kChangeAndState);
-    factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
-    centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
+    take = terms.Take();
+    moves = part.moves();
+    folds = terms.Folds(part);
+    shrink = ShrinkOf(terms.shrinks, terms.shrink_ratio, segment);
     decay = segment.decay;
     if (moves) {
-      const bool by_row = row_squares != nullptr && segment.kind == ParamKind::kEmbedding;
-      rate = TigerRate(segment.kind, learning_rate,
-                       by_row ? row_squares[index] : param_sums[segment.param],
-                       by_row ? block.elements : segment.param_elements);
+      rate = terms.Rate(segment, block, index);
     }
     return folds || changes_weights();
   }
 
-  __device__ bool changes_weights() const { return moves || factor != 1; }
+  __device__ bool changes_weights() const { return moves || shrink.changes(); }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
     float direction[kPack];
-    LoadFloats<State, kPack>(momentum, first, direction);
+    LoadFloats<State, kPack>(terms.momentum, first, direction);
     if (folds) {
       float g[kPack];
-      LoadFloats<float, kPack>(gradient, first, g);
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) {
-        direction[i] = FlushTiny(Blend(static_cast<float>(beta), direction[i], take, g[i]));
-      }
-      // Rounding keeps the sign, and no number that is not flushed becomes 0.
-      StoreStates<State, kPack>(direction, momentum, first);
+      LoadFloats<float, kPack>(terms.gradient, first, g);
+      terms.Fold(take, g, direction);
+      StoreStates<State, kPack>(direction, terms.momentum, first);
     }
-    // Two loops, so that what is not done is jumped over and not merely discarded.
-    if (factor != 1) {
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) {
-        theta[i] = ShrinkTowards(centre, factor, theta[i]);
-      }
-    }
+    // Not within the loop below, so that what is not done is jumped over and not merely discarded.
+    shrink.Apply(theta);
     if (moves) {
 #pragma unroll
       for (int i = 0; i < kPack; ++i) {
@@ -135,8 +85,8 @@ struct LionRule {
                         const BlockPart& part) {
     decay = segment.decay;
     gradient_scale = ScaleOrOne(scale);
-    moves = !part.is_unseen;
-    return !part.is_left_out && (moves || lazy_rows != LazyRows::kChangeAndState);
+    moves = part.moves();
+    return part.folds(lazy_rows);
   }
 
   __device__ bool changes_weights() const { return moves; }
@@ -166,8 +116,7 @@ struct AdamWRule {
   double shrink_ratio;
   float decay = 0;
   float gradient_scale = 1;
-  float factor = 1;
-  float centre = 0;
+  Shrink shrink = {};
   bool moves = true;
 
   __device__ bool Begin(const KernelSegment& segment, const KernelBlock&, int64_t,
@@ -175,21 +124,15 @@ struct AdamWRule {
     decay = segment.decay;
     gradient_scale = ScaleOrOne(scale);
     moves = !part.is_left_out;
-    factor = shrinks != nullptr ? ShrinkFactor(shrink_ratio, shrinks[segment.param]) : 1.0F;
-    centre = segment.kind == ParamKind::kGain ? 1.0F : 0.0F;
-    return moves || factor != 1;
+    shrink = ShrinkOf(shrinks, shrink_ratio, segment);
+    return moves || shrink.changes();
   }
 
   __device__ bool changes_weights() const { return true; }
 
   template <int kPack>
   __device__ void Apply(int64_t first, float (&theta)[kPack]) {
-    if (factor != 1) {
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) {
-        theta[i] = ShrinkTowards(centre, factor, theta[i]);
-      }
-    }
+    shrink.Apply(theta);
     if (!moves) {
       return;
     }
@@ -234,8 +177,7 @@ __global__ void __launch_bounds__(kThreads, 7)
   if (block.segment == nullptr) {
     return;
   }
-  const BlockPart part = {IsLeftOut(left_out, *block.segment), IsUnseen(rows, batch, block)};
-  if (!rule.Begin(*block.segment, block, index, part)) {
+  if (!rule.Begin(*block.segment, block, index, PartOf(left_out, rows, batch, block))) {
     return;
   }
   const RoundingBits bits = {block.segment->rounding_key, rounding_stream};
@@ -279,17 +221,7 @@ void Update(Stream& stream, const ParameterStore& store, GroupId group, const Ru
 void UpdateTiger(Stream& stream, const ParameterStore& store, GroupId group,
                  const TigerUpdate& update, const StepInput& input, RuleOf rule_of) {
   DispatchFloat(update.momentum.dtype(), [&]<typename State>() {
-    TigerRule<State> rule = {};
-    rule.momentum = update.momentum.data<State>();
-    rule.gradient = DataOrNull<float>(update.gradient);
-    rule.scale = DataOrNull<float>(input.gradient_scale);
-    rule.beta = update.beta;
-    rule.param_sums = update.param_sums.data<double>();
-    rule.row_squares = DataOrNull<double>(update.row_squares);
-    rule.shrinks = DataOrNull<int32_t>(input.shrinks);
-    rule.shrink_ratio = update.shrink_ratio;
-    rule.learning_rate = input.learning_rate;
-    rule.lazy_rows = update.lazy_rows;
+    const TigerRule<State> rule = {.terms = TigerTermsOf<State>(update, input)};
     Update(stream, store, group, rule, input, rule_of);
   });
 }
