@@ -61,6 +61,7 @@ struct MessagePointers {
 };
 
 // A decision has
+//   void Begin()                         once in every thread, before Decide
 //   bool Folds(part)                     whether state changes
 //   float Factor(segment), Rate(segment, block, index)  for the message
 //   void Decide<kPacks>(first, count, folds, direction) of up to four elements of the shard
@@ -68,7 +69,9 @@ struct MessagePointers {
 template <typename State>
 struct TigerDecision {
   TigerTerms<State> terms;
+  float take = 0;
 
+  __device__ void Begin() { take = terms.Take(); }
   __device__ bool Folds(const BlockPart& part) const { return terms.Folds(part); }
   __device__ float Factor(const KernelSegment& segment) const {
     return ShrinkOf(terms.shrinks, terms.shrink_ratio, segment).factor;
@@ -84,7 +87,7 @@ struct TigerDecision {
     if (folds) {
       float g[kFour];
       LoadFour<kPacks>(terms.gradient, first, count, g);
-      terms.Fold(terms.Take(), g, direction);
+      terms.Fold(take, g, direction);
       StoreFour<kPacks>(direction, first, count, terms.momentum);
     }
   }
@@ -97,7 +100,9 @@ struct LionDecision {
   const float* scale;  // may be null
   LionFactors factors;
   LazyRows lazy_rows;
+  float gradient_scale = 1;
 
+  __device__ void Begin() { gradient_scale = ScaleOrOne(scale); }
   __device__ bool Folds(const BlockPart& part) const { return part.folds(lazy_rows); }
   __device__ float Factor(const KernelSegment&) const { return 1.0F; }
   __device__ float Rate(const KernelSegment&, const KernelBlock&, int64_t) const {
@@ -112,7 +117,7 @@ struct LionDecision {
     LoadFour<kPacks>(momentum, first, count, m);
 #pragma unroll
     for (int i = 0; i < kFour; ++i) {
-      direction[i] = LionDirection(factors, ScaleOrOne(scale) * g[i], m[i]);
+      direction[i] = LionDirection(factors, gradient_scale * g[i], m[i]);
     }
     StoreFour<kPacks>(m, first, count, momentum);
   }
@@ -151,6 +156,7 @@ __global__ void DecideKernel(const __grid_constant__ SegmentBatch batch, Message
   const BlockPart part = PartOf(left_out, rows, batch, block);
   const bool moves = part.moves();
   const bool folds = decision.Folds(part);
+  decision.Begin();
   uint8_t* codes = message.codes + index * message.code_bytes;
   for (int64_t i = threadIdx.x; i * kFour < block.elements; i += blockDim.x) {
     const int64_t count = block.elements - i * kFour < kFour ? block.elements - i * kFour : kFour;
