@@ -112,9 +112,8 @@ class DirectionTest : public ::testing::TestWithParam<Case> {
   }
   // Trains both ways on `ranks` ranks and compares everything. Weights travel on the CPU, which is
   // fast: a GPU has its bits (GpuUpdateTest).
-  static void ExpectTheSameBits(LazyRows lazy_rows, int ranks, const Poison& poison) {
-    OptimOptions options = Options(PublishMode::kWeights);
-    options.lazy_rows = lazy_rows;
+  static void ExpectTheSameBits(OptimOptions options, int ranks, const Poison& poison) {
+    options.publish = PublishMode::kWeights;
     const Outcome expected = SmallTraining(options, ranks, poison).Run(kSteps);
     options.publish = PublishMode::kDirection;
     const Device device = std::get<0>(GetParam());
@@ -153,11 +152,34 @@ TEST_P(DirectionTest, Row27DirectionGatherEqualsWeightGather) {
         }
         SCOPED_TRACE(
             absl::StrCat(EnumName(lazy_rows), " on ", ranks, " ranks, poisoned: ", poisoned));
-        ExpectTheSameBits(lazy_rows, ranks, poisoned ? Poison(SomeTensors) : Poison(NoPoison));
+        ExpectTheSameBits(options, ranks, poisoned ? Poison(SomeTensors) : Poison(NoPoison));
       }
     }
   }
   EXPECT_EQ(lazy_ways, std::get<2>(GetParam()) == Accumulation::kMomentum ? 2 : 3);
+}
+
+TEST_P(DirectionTest, ClippedGradientsGiveTheBitsOfWeightsThatTravelToo) {
+  OptimOptions options = Options(PublishMode::kDirection);
+  options.clip_norm = 0.5;
+  if (options.accumulate == Accumulation::kMomentum) {
+    EXPECT_FALSE(options.Finish().ok());
+  } else {
+    CHECK_OK(options.Finish());
+    ExpectTheSameBits(options, 2, NoPoison);
+  }
+}
+
+// Its rate is one for all rows, and so is what a message says of it.
+TEST_P(DirectionTest, ATableScaledAsAWholeHasTheBitsOfWeightsThatTravelToo) {
+  OptimOptions options = Options(PublishMode::kDirection);
+  options.table_rms = TableRms::kTable;
+  if (options.algorithm == Algorithm::kTiger) {
+    CHECK_OK(options.Finish());
+    ExpectTheSameBits(options, 2, SomeTensors);
+  } else {
+    EXPECT_FALSE(options.Finish().ok());
+  }
 }
 
 // Without momentum there is no direction: weights decay and go nowhere, on every rank.
