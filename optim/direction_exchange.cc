@@ -13,7 +13,8 @@
 namespace panthera {
 namespace {
 
-// Parts of a message and messages begin at multiples of this, for kernels that load packs of codes.
+// Parts of a message and messages begin at multiples of this: floats must begin at multiples of 4,
+// and copies are fastest from and to multiples of 16.
 constexpr int64_t kAlignment = 16;
 
 DirectionMessage ViewsOf(const DirectionLayout& layout, const Tensor& bytes) {

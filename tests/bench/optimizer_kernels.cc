@@ -69,7 +69,8 @@ std::vector<KernelCase> OptimizerKernels(const ModelShape& model) {
        .make = [make](Context& ctx, Operands& operands) -> KernelCall {
          return {[block = make(ctx, operands)] { block->Fold(); }, {}};
        }},
-      // The momentum is read, three bytes of weight read and written.
+      // The momentum is read, three bytes of weight read and written. That weights are read before,
+      // for their RMS, does not count: their squares could be summed as they are written.
       {.kernel = "tiger_update",
        .shape = model.name,
        .work = bytes(2 + 2 * 3),
