@@ -7,6 +7,7 @@
 #include "launcher/config_text.h"
 #include "launcher/version.h"
 #include "model/hugging_face.h"
+#include "model/hugging_face_config.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/parameter_pieces.h"
 
@@ -73,7 +74,7 @@ absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& op
       files.push_back({.name = std::move(file.name), .contents = std::move(file.contents)});
     }
   }
-  files.push_back({"config.json",
+  files.push_back({kModelConfigName,
                    HuggingFaceConfigJson(options.model, ValueDType(options.optim.weights), marks)});
   files.push_back({kCheckpointConfigName, PrintConfig(options)});
   files.push_back({kCheckpointStateName, RunStateJson(state)});

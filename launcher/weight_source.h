@@ -13,8 +13,6 @@
 
 namespace panthera {
 
-inline constexpr char kModelConfigName[] = "config.json";
-
 // A model on disk whose weights can be read: a Hugging Face directory, or a checkpoint of ours.
 struct WeightSource {
   std::string config;  // the text of its config.json

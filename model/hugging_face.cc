@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/hugging_face_config.h"
 #include "model/ops/swap_halves.h"
 #include "runtime/base/check.h"
 
@@ -11,11 +12,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json OrNull(const std::optional<int64_t>& id) { return id.has_value() ? Json(*id) : Json(nullptr); }
-
-const char* TorchName(DType dtype) {
-  CHECK(dtype == DType::kF32 || dtype == DType::kBF16) << dtype;
-  return dtype == DType::kF32 ? "float32" : "bfloat16";
-}
 
 }  // namespace
 
@@ -49,7 +45,7 @@ std::string HuggingFaceConfigJson(const ModelOptions& options, DType weights,
   json["initializer_range"] = options.init_deviation;
   json["bos_token_id"] = OrNull(marks.begin);
   json["eos_token_id"] = OrNull(marks.end);
-  json["torch_dtype"] = TorchName(weights);
+  json["torch_dtype"] = TorchTypeName(weights);
   json["use_cache"] = true;
   return json.dump(2) + "\n";
 }

@@ -269,12 +269,12 @@ class ConfigReader {
   absl::Status error_;
 };
 
+}  // namespace
+
 const char* TorchTypeName(DType dtype) {
   CHECK(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16) << dtype;
   return dtype == DType::kF32 ? "float32" : dtype == DType::kBF16 ? "bfloat16" : "float16";
 }
-
-}  // namespace
 
 absl::StatusOr<ModelOptions> ParseHuggingFaceConfig(const std::string& text,
                                                     const std::string& path) {

@@ -1,4 +1,4 @@
-// Reading what other programs say about a model: config.json of Hugging Face.
+// What config.json of Hugging Face says about a model: reading it, and the words it has for types.
 #ifndef PANTHERA_MODEL_HUGGING_FACE_CONFIG_H_
 #define PANTHERA_MODEL_HUGGING_FACE_CONFIG_H_
 
@@ -11,6 +11,12 @@
 #include "runtime/base/dtype.h"
 
 namespace panthera {
+
+// The file in the directory of a model.
+inline constexpr char kModelConfigName[] = "config.json";
+
+// What the file calls a type of floats that files have: fp32, bf16 or fp16.
+const char* TorchTypeName(DType dtype);
 
 // The model that the text of a config.json describes, finished: a Llama, or a Mistral, which has an
 // attention window. A key that transformers does not need has its default there. What does not
