@@ -52,16 +52,6 @@ absl::StatusOr<std::string> NamedDirectory(FileSystem& files, const std::string&
       "run, or a checkpoint like RUN_DIR/checkpoints/step_00001000"));
 }
 
-absl::StatusOr<std::string> ReadConfig(FileSystem& files, const std::string& path) {
-  ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.Open(path, OpenMode::kRead));
-  ASSIGN_OR_RETURN(const int64_t bytes, file->Bytes());
-  if (bytes > kLargestConfigBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " is no config.json of a model: it has ", bytes, " bytes"));
-  }
-  return ReadFile(files, path);
-}
-
 std::string Described(const StoredTensor& tensor) {
   return absl::StrCat(OneLine(tensor.tensor.name), " ", ToString(tensor.tensor.shape));
 }
@@ -118,7 +108,7 @@ absl::Status CheckTensors(const WeightSource& source) {
 absl::StatusOr<WeightSource> OpenDirectory(FileSystem& files, const std::string& directory) {
   WeightSource source;
   const std::string config_path = absl::StrCat(directory, "/", kModelConfigName);
-  ASSIGN_OR_RETURN(source.config, ReadConfig(files, config_path));
+  ASSIGN_OR_RETURN(source.config, ReadFileUpTo(files, config_path, kLargestConfigBytes));
   ASSIGN_OR_RETURN(source.model, ParseHuggingFaceConfig(source.config, config_path));
   absl::StatusOr<WeightFiles> weights = WeightFiles::Open(files, directory);
   if (!weights.ok()) {

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -238,8 +239,18 @@ absl::Status PosixFileSystem::SyncDirectory(const std::string& path) {
 }
 
 absl::StatusOr<std::string> ReadFile(FileSystem& files, const std::string& path) {
+  return ReadFileUpTo(files, path, std::numeric_limits<int64_t>::max());
+}
+
+absl::StatusOr<std::string> ReadFileUpTo(FileSystem& files, const std::string& path,
+                                         int64_t most_bytes) {
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.Open(path, OpenMode::kRead));
   ASSIGN_OR_RETURN(const int64_t bytes, file->Bytes());
+  if (bytes > most_bytes) {
+    return absl::DataLossError(absl::StrCat(path, " has ", bytes, " bytes, and no sensible ",
+                                            std::filesystem::path(path).filename().string(),
+                                            " has more than ", most_bytes, "; fetch it again"));
+  }
   std::string contents(static_cast<size_t>(bytes), '\0');
   RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(contents))));
   return contents;

@@ -93,6 +93,10 @@ class PosixFileSystem final : public FileSystem {
 absl::Status FileError(const std::string& action, const std::string& path, int error_number);
 
 absl::StatusOr<std::string> ReadFile(FileSystem& files, const std::string& path);
+// The same of a file that anyone may have put there: kDataLoss, and nothing is read, if it has more
+// than `most_bytes`.
+absl::StatusOr<std::string> ReadFileUpTo(FileSystem& files, const std::string& path,
+                                         int64_t most_bytes);
 // Creates or replaces a file and returns when its contents are on the disk.
 absl::Status WriteFile(FileSystem& files, const std::string& path, const std::string& contents);
 // Removes a directory with everything in it; one that does not exist is no error. Not indivisible.

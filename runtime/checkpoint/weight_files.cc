@@ -70,16 +70,6 @@ absl::StatusOr<NamesByFile> ParseIndex(const std::string& text, const std::strin
   return names;
 }
 
-absl::StatusOr<std::string> ReadIndex(FileSystem& files, const std::string& path) {
-  ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.Open(path, OpenMode::kRead));
-  ASSIGN_OR_RETURN(const int64_t bytes, file->Bytes());
-  if (bytes > kLargestIndexBytes) {
-    return absl::DataLossError(
-        absl::StrCat(path, " is not a valid index of tensors: it has ", bytes, " bytes"));
-  }
-  return ReadFile(files, path);
-}
-
 // Every name in one list must be in the other; `found` is sorted.
 absl::Status CheckSameNames(const std::string& index, const std::string& path,
                             std::vector<std::string> listed,
@@ -140,7 +130,7 @@ absl::Status WeightFiles::AddFile(FileSystem& files, const std::string& name) {
 
 absl::Status WeightFiles::AddIndexedFiles(FileSystem& files) {
   const std::string index = absl::StrCat(directory_, "/", kWeightIndexName);
-  ASSIGN_OR_RETURN(const std::string text, ReadIndex(files, index));
+  ASSIGN_OR_RETURN(const std::string text, ReadFileUpTo(files, index, kLargestIndexBytes));
   ASSIGN_OR_RETURN(const NamesByFile names, ParseIndex(text, index));
   for (const auto& [file, listed] : names) {
     const size_t first = tensors_.size();

@@ -58,6 +58,19 @@ TEST(FileTest, ReadingBeyondTheEndIsDataLossThatNamesTheFile) {
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(dir.File("f")), HasSubstr("byte 3")));
 }
 
+TEST(FileTest, AFileThatIsLongerThanSensibleIsNotRead) {
+  testing::TempDir dir;
+  PosixFileSystem files;
+  ASSERT_TRUE(WriteFile(files, dir.File("f"), "abc").ok());
+
+  EXPECT_EQ(*ReadFileUpTo(files, dir.File("f"), 3), "abc");
+  const absl::Status status = ReadFileUpTo(files, dir.File("f"), 2).status();
+
+  EXPECT_TRUE(absl::IsDataLoss(status));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(dir.File("f")), HasSubstr("3 bytes"), HasSubstr("fetch it again")));
+}
+
 TEST(FileTest, AFullDiskIsNamedWithWhatHelps) {
   PosixFileSystem files;
   absl::StatusOr<std::unique_ptr<File>> full = files.Open("/dev/full", OpenMode::kWrite);
