@@ -45,7 +45,7 @@ using NamesByFile = std::map<std::string, std::vector<std::string>>;
 absl::StatusOr<NamesByFile> ParseIndex(const std::string& text, const std::string& path) {
   const auto bad = [&path](const std::string& why) {
     return absl::DataLossError(
-        absl::StrCat(path, " is not a valid index of tensors: ", OneLine(why)));
+        absl::StrCat(path, " is not a valid index of tensors: ", OneLine(why), "; fetch it again"));
   };
   NamesByFile names;
   try {
@@ -114,15 +114,24 @@ absl::StatusOr<WeightFiles> WeightFiles::Open(FileSystem& files, const std::stri
   }
   RETURN_IF_ERROR(is_single ? weights.AddFile(files, kWeightFileName)
                             : weights.AddIndexedFiles(files));
-  RETURN_IF_ERROR(weights.SortTensors());
+  // No name occurs twice: a header has none twice, and of several files each has those that the
+  // index gives to it.
+  std::sort(
+      weights.tensors_.begin(), weights.tensors_.end(),
+      [](const StoredTensor& a, const StoredTensor& b) { return a.tensor.name < b.tensor.name; });
   return weights;
 }
 
 absl::Status WeightFiles::AddFile(FileSystem& files, const std::string& name) {
   const std::string path = absl::StrCat(directory_, "/", name);
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.Open(path, OpenMode::kRead));
-  ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(*file, path));
-  for (SafetensorsEntry& entry : header.entries) {
+  absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(*file, path);
+  if (absl::IsDataLoss(header.status())) {
+    return absl::DataLossError(
+        absl::StrCat(header.status().message(), "; fetch it again, or use other weights"));
+  }
+  RETURN_IF_ERROR(header.status());
+  for (SafetensorsEntry& entry : header->entries) {
     tensors_.push_back({std::move(entry.tensor), name, entry.begin});
   }
   return absl::OkStatus();
@@ -149,19 +158,6 @@ absl::Status WeightFiles::AddIndexedFiles(FileSystem& files) {
         CheckSameNames(index, absl::StrCat(directory_, "/", OneLine(file)), listed, found));
   }
   return absl::OkStatus();
-}
-
-absl::Status WeightFiles::SortTensors() {
-  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return a.tensor.name < b.tensor.name;
-  });
-  const auto twice = std::adjacent_find(
-      tensors_.begin(), tensors_.end(),
-      [](const StoredTensor& a, const StoredTensor& b) { return a.tensor.name == b.tensor.name; });
-  return twice == tensors_.end()
-             ? absl::OkStatus()
-             : absl::DataLossError(absl::StrCat(PathOf(*twice), " has the tensor ",
-                                                OneLine(twice->tensor.name), " twice"));
 }
 
 const StoredTensor* WeightFiles::Find(const std::string& name) const {

@@ -57,7 +57,6 @@ class WeightFiles {
  private:
   absl::Status AddFile(FileSystem& files, const std::string& name);
   absl::Status AddIndexedFiles(FileSystem& files);
-  absl::Status SortTensors();
 
   std::string directory_;
   std::vector<StoredTensor> tensors_;

@@ -137,14 +137,16 @@ TEST_F(WeightFilesTest, AnIndexCannotNameAFileElsewhere) {
 TEST_F(WeightFilesTest, AnIndexThatIsNoJsonIsNamed) {
   model_.Write(dir_.path(), "F32", 3);
   testing::WriteText(dir_.File("model.safetensors.index.json"), "{\"weight_map\": [1, 2\n");
-  EXPECT_THAT(Error(), HasSubstr("index.json is not a valid index"));
+  EXPECT_THAT(Error(),
+              AllOf(HasSubstr("index.json is not a valid index"), HasSubstr("fetch it again")));
 }
 
 TEST_F(WeightFilesTest, AFileThatIsCutOffIsNamed) {
   model_.Write(dir_.path(), "F32", 3);
   std::filesystem::resize_file(dir_.File(kSecondFile),
                                std::filesystem::file_size(dir_.File(kSecondFile)) - 4);
-  EXPECT_THAT(Error(), AllOf(HasSubstr(kSecondFile), HasSubstr("cut off")));
+  EXPECT_THAT(Error(),
+              AllOf(HasSubstr(kSecondFile), HasSubstr("cut off"), HasSubstr("fetch it again")));
 }
 
 TEST_F(WeightFilesTest, TensorsThatOverlapAreNamed) {
@@ -157,7 +159,8 @@ TEST_F(WeightFilesTest, TensorsThatOverlapAreNamed) {
 TEST_F(WeightFilesTest, AnUnknownTypeIsNamed) {
   model_.Write(dir_.path(), "F32", 1);
   Replace("model.safetensors", "\"F32\"", "\"F8\" ");
-  EXPECT_THAT(Error(), AllOf(HasSubstr("\"F8\" is not supported"), HasSubstr("F16")));
+  EXPECT_THAT(Error(), AllOf(HasSubstr("\"F8\" is not supported"), HasSubstr("F16"),
+                             HasSubstr("use other weights")));
 }
 
 }  // namespace
