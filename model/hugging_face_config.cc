@@ -143,7 +143,8 @@ class ConfigReader {
   int64_t RequiredInteger(const char* key) {
     const std::optional<int64_t> value = Integer(key);
     if (!value.has_value()) {
-      Fail(absl::StrCat("the key ", key, " is missing"));
+      Fail(absl::StrCat("the key ", key,
+                        " is missing; add it with the value that the model was made with"));
     }
     return value.value_or(0);
   }
@@ -222,7 +223,7 @@ class ConfigReader {
     options_.head_width = Integer("head_dim").value_or(0);
     if (is_mistral_) {
       if (!json_.contains("sliding_window")) {
-        Fail("the key sliding_window is missing; null stands for none");
+        Fail("the key sliding_window is missing; add it, with null if there is no window");
       }
       options_.attention_window = Integer("sliding_window").value_or(0);
     }

@@ -19,9 +19,9 @@ inline constexpr char kModelConfigName[] = "config.json";
 const char* TorchTypeName(DType dtype);
 
 // The model that the text of a config.json describes, finished: a Llama, or a Mistral, which has an
-// attention window. A key that transformers does not need has its default there. What does not
-// concern the shape of the model is as in ModelOptions, sequence_length is
-// max_position_embeddings.
+// attention window. The sizes that every model has must be there; any other key that is absent has
+// its default in transformers. What does not concern the shape of the model is as in ModelOptions,
+// sequence_length is max_position_embeddings.
 //
 // What a model here cannot do - scaled rotary positions, biases, other activations, dropout,
 // quantized weights - is refused, never ignored. The error is one line that names `path`, the key

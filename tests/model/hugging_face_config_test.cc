@@ -136,7 +136,7 @@ TEST(HuggingFaceConfigTest, RefusesWhatItCannotHonourAndNamesTheKey) {
       {"attention_dropout", 0.1, "attention_dropout = 0.1", "supported are 0"},
       {"partial_rotary_factor", 0.5, "partial_rotary_factor = 0.5", "supported are 1"},
       {"quantization_config", {{"bits", 4}}, "quantization_config", "supported are null"},
-      {"hidden_size", absent, "hidden_size is missing", ""},
+      {"hidden_size", absent, "hidden_size is missing", "add it"},
       {"hidden_size", 2048.5, "hidden_size = 2048.5", "not a whole number"},
       {"num_hidden_layers", 0, "num_hidden_layers = 0", "(1 to 4096)"},
       {"vocab_size", -5, "vocab_size = -5", "out of range"},
@@ -154,6 +154,24 @@ TEST(HuggingFaceConfigTest, RefusesWhatItCannotHonourAndNamesTheKey) {
     EXPECT_THAT(Error(json), AllOf(StartsWith("DIR/config.json: "), HasSubstr(refusal.named),
                                    HasSubstr(refusal.way_out)))
         << refusal.key;
+  }
+}
+
+// transformers' defaults of these keys are those of one Mistral, whatever the sizes here.
+TEST(HuggingFaceConfigTest, AMistralMustSayItsWindowAndItsKeyValueHeads) {
+  Json json = Published();
+  json["model_type"] = "mistral";
+  json["sliding_window"] = 4096;
+  ASSERT_TRUE(Parse(json).ok()) << Parse(json).status();
+  EXPECT_EQ(Parse(json)->attention_window, 4096);
+  json["sliding_window"] = nullptr;
+  ASSERT_TRUE(Parse(json).ok()) << Parse(json).status();
+  EXPECT_EQ(Parse(json)->attention_window, 0);
+  for (const std::string key : {"sliding_window", "num_key_value_heads"}) {
+    Json without = json;
+    without.erase(key);
+    EXPECT_THAT(Error(without), AllOf(StartsWith("DIR/config.json: "),
+                                      HasSubstr("the key " + key + " is missing; add it")));
   }
 }
 
