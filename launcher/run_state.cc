@@ -32,8 +32,8 @@ absl::StatusOr<RunState> ParseChecked(const Json& json) {
   state.sequences = JsonInteger(json.at("sequences"));
   state.tokens = JsonInteger(json.at("tokens"));
   state.data_seed = JsonInteger(json.at("data_seed"));
-  state.data_ranks = json.value("data_ranks", int64_t{0});
-  state.tensor_ranks = json.value("tensor_ranks", int64_t{0});
+  state.data_ranks = JsonInteger(json.value("data_ranks", Json(0)));
+  state.tensor_ranks = JsonInteger(json.value("tensor_ranks", Json(0)));
   for (const Json& file_json : json.value("data", Json(Json::array()))) {
     ASSIGN_OR_RETURN(DataFileRecord file, ParseFile(file_json));
     state.data.files.push_back(std::move(file));

@@ -55,7 +55,10 @@ TEST(RunStateTest, AStateWithoutARecordOfTheDataIsReadAndEqualToAny) {
 }
 
 TEST(RunStateTest, TextThatIsNoStateIsRefused) {
-  for (const char* text : {"", "[]", "{\"step\":1}", "{\"step\":\"x\"}"}) {
+  for (const char* text :
+       {"", "[]", "{\"step\":1}", "{\"step\":\"x\"}",
+        R"({"step":5,"sequences":60,"tokens":960,"data_seed":1,"data_ranks":1e300})",
+        R"({"step":5,"sequences":60,"tokens":960,"data_seed":1,"tensor_ranks":1.5})"}) {
     EXPECT_TRUE(absl::IsDataLoss(ParseRunState(text).status())) << text;
   }
 }
