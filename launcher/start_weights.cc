@@ -77,15 +77,17 @@ absl::Status CompareSwappedRows(FileSystem& files, const WeightFiles& weights, i
   const int64_t width = table.tensor.shape[1];
   const int64_t row_bytes = width * SizeOf(table.tensor.dtype);
   const int64_t most_rows = std::max<int64_t>(1, kBlockBytes / row_bytes);
-  WeightReader reader(files, weights);
+  // One for each tensor, which may lie in different files.
+  WeightReader table_reader(files, weights);
+  WeightReader head_reader(files, weights);
   std::vector<std::byte> rows;
   std::vector<std::byte> swapped;
   for (int64_t row = begin; row < end; row += most_rows) {
     const int64_t count = std::min(most_rows, end - row);
     rows.resize(static_cast<size_t>(count * row_bytes));
     swapped.resize(rows.size());
-    RETURN_IF_ERROR(reader.Read(table, row * width, rows));
-    RETURN_IF_ERROR(reader.Read(head, row * width, swapped));
+    RETURN_IF_ERROR(table_reader.Read(table, row * width, rows));
+    RETURN_IF_ERROR(head_reader.Read(head, row * width, swapped));
     for (int64_t i = 0; i < count; ++i) {
       const auto first = rows.begin() + i * row_bytes;
       const auto other = swapped.begin() + i * row_bytes;
