@@ -38,8 +38,12 @@ double Transformed(double value, AxisScale scale) {
   return scale == AxisScale::kLog ? std::log10(value) : value;
 }
 
+// Other magnitudes are those of damaged files, and ranges of them need not be finite.
+constexpr double kLargest = 1e300;
+
 bool IsDrawable(double value, AxisScale scale) {
-  return std::isfinite(value) && (scale == AxisScale::kLinear || value > 0);
+  return scale == AxisScale::kLog ? value >= 1 / kLargest && value <= kLargest
+                                  : std::abs(value) <= kLargest;
 }
 
 // A range that has an extent.
@@ -47,8 +51,12 @@ Range Widened(Range range, AxisScale scale) {
   if (range.low < range.high) {
     return range;
   }
-  return scale == AxisScale::kLog ? Range{range.low / 2, range.high * 2}
-                                  : Range{range.low - 1, range.high + 1};
+  if (scale == AxisScale::kLog) {
+    return {range.low / 2, range.high * 2};
+  }
+  // One more may be too little to change a large value.
+  const double margin = std::max(1.0, std::abs(range.low) * 1e-6);
+  return {range.low - margin, range.high + margin};
 }
 
 // Where values lie in the frame, in pixels.

@@ -48,10 +48,12 @@ TEST(LineChartTest, PutsPointsWhereTheirAxesSay) {
 TEST(LineChartTest, LeavesOutWhatCannotBeDrawn) {
   const double nan = std::nan("");
   const double infinity = std::numeric_limits<double>::infinity();
-  const std::string chart =
-      LineChart("t", {"x"}, {"y", AxisScale::kLog},
-                {{"a", {{0, 1}, {1, nan}, {2, infinity}, {3, 0}, {4, -1}, {5, 10}}, 0},
-                 {"never", {{0, nan}}, 1}});
+  const std::string chart = LineChart(
+      "t", {"x"}, {"y", AxisScale::kLog},
+      {{"a",
+        {{0, 1}, {1, nan}, {2, infinity}, {3, 0}, {4, -1}, {5, 10}, {6, 1e305}, {7, 5e-324}},
+        0},
+       {"never", {{0, nan}}, 1}});
   EXPECT_THAT(chart, HasSubstr("points=\"64.0,328.0 624.0,28.0\""));
   EXPECT_THAT(chart, Not(HasSubstr("never")));
   EXPECT_THAT(LineChart("t", {"x"}, {"y"}, {}), HasSubstr("nothing was measured"));
@@ -60,6 +62,15 @@ TEST(LineChartTest, LeavesOutWhatCannotBeDrawn) {
 TEST(LineChartTest, OneValueOnlyStandsInTheMiddle) {
   EXPECT_THAT(LineChart("t", {"x"}, {"y"}, {{"a", {{3, 7}, {3, 7}}, 0}}),
               HasSubstr("points=\"344.0,178.0 344.0,178.0\""));
+  for (const double value : {1e17, -1e300, 1e300}) {
+    EXPECT_THAT(LineChart("t", {"x"}, {"y"}, {{"a", {{value, value}}, 0}}),
+                HasSubstr("points=\"344.0,178.0\""));
+  }
+  for (const double value : {1e-300, 1e300}) {
+    EXPECT_THAT(LineChart("t", {"x", AxisScale::kLog}, {"y", AxisScale::kLog},
+                          {{"a", {{value, value}}, 0}}),
+                HasSubstr("points=\"344.0,178.0\""));
+  }
 }
 
 TEST(LineChartTest, NamesCannotBecomeMarkup) {
