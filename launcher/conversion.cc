@@ -14,6 +14,7 @@
 #include "launcher/weight_source.h"
 #include "model/hugging_face.h"
 #include "model/hugging_face_config.h"
+#include "runtime/base/one_line.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/float_elements.h"
 #include "runtime/comm/self_communicator.h"
@@ -152,7 +153,7 @@ class ModelWriter {
     if (source_.weights.IsDerived(kHeadName)) {
       model.tie = Tie::kSwapHalves;
     }
-    return absl::StrCat("# The model in ", options_.output,
+    return absl::StrCat("# The model in ", OneLine(options_.output),
                         ": the beginning of a configuration for `panthera train`.\n\n",
                         PrintModelConfig(model, options_.output));
   }

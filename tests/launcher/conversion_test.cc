@@ -182,13 +182,15 @@ TEST_F(ConversionTest, ModelTomlIsTheModelAndStartsFromTheResult) {
   model_.config["rope_theta"] = "500000";
   model_.tensors.erase("lm_head.weight");
   model_.Write(dir_.File("in"), "BF16", 1);
-  MustRun("in", "out/");
+  // A name that is no more than a name, in the comment at the top too.
+  const std::string out = "out\nsteps = 9";
+  MustRun("in", out + "/");
   RunOptions options;
-  ASSERT_EQ(ParseConfig(ReadText(dir_.File("out/model.toml")) +
+  ASSERT_EQ(ParseConfig(ReadText(dir_.File(out + "/model.toml")) +
                             "steps = 1\nglobal_batch = 1\nmicro_batch = 1\n",
                         "model.toml", {}, options),
             absl::OkStatus());
-  EXPECT_EQ(options.train.start_from, dir_.File("out"));
+  EXPECT_EQ(options.train.start_from, dir_.File(out));
   EXPECT_EQ(options.model.width, 16);
   EXPECT_EQ(options.model.head_width, 8);
   EXPECT_EQ(options.model.rope_base, 500000);
