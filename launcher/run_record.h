@@ -52,8 +52,8 @@ std::vector<RowGrowth> LargestRows(const RunRecord& run);
 
 // How fast the largest row grew, as a multiple of what Tiger does to a row all of whose components
 // keep their signs (dr/dt = alpha r (1 - lambda r), whose logit grows by alpha a step): from the
-// first report at which it is twice as large as at first to the first at which it is above 0.9 of
-// 1 / lambda, or the last. Absent if there is no such span, and for other algorithms.
+// first report at which it is twice as large as at first to the last before it reaches 0.9 of
+// 1 / lambda. Absent if there is no such span, and for other algorithms.
 std::optional<double> GrowthAgainstTheLaw(const RunRecord& run);
 // The RMS that the law gives from the first report on, one for each of LargestRows.
 std::vector<double> RowLaw(const RunRecord& run);
