@@ -205,7 +205,7 @@ __device__ void StepPack(const WeightPointers& weights, const BlockStep& step,
     const uint32_t code = CodeAt(four, kPack == 1 ? offset % kCodesPerByte : i);
     theta[i] = StepByCode(step.rate, step.decay, code, step.shrink.Of(theta[i]));
   }
-  WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
+  WriteWeightPack<kStorage, kPack>(weights, first, theta, LogicalElement(block, offset), bits);
 }
 
 template <int kPack, WeightStorage kStorage>
@@ -296,8 +296,7 @@ void ApplyDirections(Stream& stream, const ParameterStore& store, GroupId group,
                                    replay.layout.rate_unit};
   ForEachSegmentBatch(store, group, replay.segments, rule, [&](const SegmentBatch& batch) {
     DispatchStorage(replay.weights.storage, [&]<WeightStorage kStorage>() {
-      // Blocks, and with them packs and draws, begin at multiples of block_elements.
-      const bool aligned = batch.block_elements % kCodesPerByte == 0;
+      const bool aligned = PacksAreDraws(batch, kStorage, kCodesPerByte);
       Launch(
           stream, ShapeFor(batch),
           aligned ? &ApplyDirectionsKernel<kFour, kStorage> : &ApplyDirectionsKernel<1, kStorage>,

@@ -28,7 +28,7 @@ DirectionMessage ViewsOf(const DirectionLayout& layout, const Tensor& bytes) {
 
 // One block on the CPU; `place` is that of its tensor in the group.
 void ApplyToBlock(const DirectionReplay& replay, const ShardBlock& block, int64_t place,
-                  ParamKind kind, const cuda::ParamRule& rule) {
+                  const ParamSpec& spec, const cuda::ParamRule& rule) {
   const DirectionLayout& layout = replay.layout;
   const int64_t index = block.index % layout.num_blocks;
   const uint8_t* message =
@@ -37,7 +37,8 @@ void ApplyToBlock(const DirectionReplay& replay, const ShardBlock& block, int64_
   const float rate = reinterpret_cast<const float*>(
       message + layout.rates_begin)[layout.rate_unit == RateUnit::kBlock ? index : place];
   const uint8_t* codes = message + layout.codes_begin + index * layout.code_bytes;
-  const float centre = kind == ParamKind::kGain ? 1.0F : 0.0F;
+  const float centre = spec.kind == ParamKind::kGain ? 1.0F : 0.0F;
+  const RoundingBits bits = {rule.rounding_key, replay.rounding_stream, spec.logical_elements()};
   float theta[kChunkElements];
   ForEachChunk(block.elements, [&](int64_t offset, int64_t count) {
     const uint8_t* chunk_codes = codes + offset / kCodesPerByte;
@@ -50,8 +51,7 @@ void ApplyToBlock(const DirectionReplay& replay, const ShardBlock& block, int64_
       ShrinkRow(centre, factor, count, theta);
     }
     StepByCodes(rate, rule.decay, chunk_codes, count, theta);
-    WriteWeights(replay.weights, begin, count, theta, block.param_begin + offset,
-                 {rule.rounding_key, replay.rounding_stream});
+    WriteWeights(replay.weights, begin, count, theta, block.param_begin + offset, bits);
   });
 }
 
@@ -90,8 +90,7 @@ void ReplayDirections(Stream& stream, const ParameterStore& store, GroupId group
     // Registration gives ascending ids.
     const auto place = std::lower_bound(layout.params.begin(), layout.params.end(), block.param) -
                        layout.params.begin();
-    ApplyToBlock(replay, block, place, store.spec(block.param).kind,
-                 rules[static_cast<size_t>(place)]);
+    ApplyToBlock(replay, block, place, store.spec(block.param), rules[static_cast<size_t>(place)]);
   });
 }
 

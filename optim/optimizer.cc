@@ -49,7 +49,8 @@ float Optimizer::decay(ParamId id) const {
 }
 
 RoundingBits Optimizer::rounding_bits(ParamId id, const StepInput& input) const {
-  return {HashName(store_.spec(id).name, input.rounding_key), rounding_stream(input)};
+  const ParamSpec& spec = store_.spec(id);
+  return {HashName(spec.name, input.rounding_key), rounding_stream(input), spec.logical_elements()};
 }
 
 cuda::ParamRule Optimizer::rule(ParamId id, const StepInput& input) const {

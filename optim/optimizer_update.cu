@@ -159,7 +159,7 @@ __device__ void UpdatePack(const WeightPointers& weights, Rule& rule, const Kern
   ReadWeightPack<kStorage, kPack>(weights, first, theta);
   rule.template Apply<kPack>(first, theta);
   if (rule.changes_weights()) {
-    WriteWeightPack<kStorage, kPack>(weights, first, theta, block.param_begin + offset, bits);
+    WriteWeightPack<kStorage, kPack>(weights, first, theta, LogicalElement(block, offset), bits);
   }
 }
 
@@ -206,8 +206,7 @@ void Update(Stream& stream, const ParameterStore& store, GroupId group, const Ru
                DataOrNull<uint8_t>(input.left_out), DataOrNull<uint8_t>(input.rows),
                rounding_stream);
       };
-      // Blocks, and with them packs and draws, begin at multiples of block_elements.
-      if (batch.block_elements % kPackElements == 0) {
+      if (PacksAreDraws(batch, kStorage, kPackElements)) {
         launch(std::integral_constant<int, kPackElements>());
       } else {
         launch(std::integral_constant<int, 1>());

@@ -8,10 +8,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "optim/cuda_kernels.h"
+#include "runtime/base/check.h"
 #include "runtime/params/parameter_store.h"
+#include "runtime/params/weight_rounding.h"
 
 namespace panthera::cuda {
 
@@ -20,7 +23,8 @@ struct KernelSegment {
   int64_t shard_begin;
   int64_t param_begin;
   int64_t elements;
-  int64_t param_elements;  // of the logical tensor
+  int64_t param_elements;  // of the whole logical tensor
+  ElementMap logical;      // from the parameter's elements to those of the logical tensor
   uint64_t rounding_key;
   float decay;
   int32_t param;
@@ -29,7 +33,9 @@ struct KernelSegment {
 };
 
 // As many as fit into the 4 KiB of a kernel's arguments, beside others.
-inline constexpr int kMostSegments = 56;
+inline constexpr int kMostSegments = 40;
+
+inline constexpr int64_t kMost32Bits = std::numeric_limits<uint32_t>::max();
 
 // Consecutive segments of a shard; kernels run over the sum blocks [first_block, first_block +
 // num_blocks) of the shard, of which some may hold padding alone.
@@ -43,10 +49,12 @@ struct SegmentBatch {
 
 // What a parameter holds of one sum block; as ShardBlock.
 struct KernelBlock {
-  const KernelSegment* segment;  // null: padding alone
-  int64_t param_begin;
-  int64_t shard_begin;
-  int64_t elements;
+  const KernelSegment* segment = nullptr;  // null: padding alone
+  int64_t param_begin = 0;
+  int64_t shard_begin = 0;
+  int64_t elements = 0;
+  int64_t logical_begin = 0;  // the logical element that the first one is
+  uint32_t run_begin = 0;     // the first one, counted in its run of KernelSegment::logical
 };
 
 // Sum block `index` of the shard.
@@ -66,11 +74,40 @@ __device__ inline KernelBlock FindBlock(const SegmentBatch& batch, int64_t index
   const KernelSegment& segment = batch.segments[low];
   const int64_t offset = first - segment.shard_begin;
   if (offset < 0 || offset >= segment.elements) {
-    return {nullptr, 0, 0, 0};
+    return {};
   }
   const int64_t left = segment.elements - offset;
-  return {&segment, segment.param_begin + offset, first,
-          left < batch.block_elements ? left : batch.block_elements};
+  const int64_t begin = segment.param_begin + offset;
+  const ElementMap& logical = segment.logical;
+  return {&segment,       begin,
+          first,          left < batch.block_elements ? left : batch.block_elements,
+          logical(begin), logical.stride == 0 ? 0 : static_cast<uint32_t>(begin % logical.run)};
+}
+
+// The logical element that element `offset` of a block is.
+__device__ inline int64_t LogicalElement(const KernelBlock& block, int64_t offset) {
+  const ElementMap& logical = block.segment->logical;
+  int64_t element = block.logical_begin + offset;
+  if (logical.stride != 0) {
+    // 32 bits, as ForEachSegmentBatch checks: long divisions take many registers.
+    const uint32_t runs =
+        (block.run_begin + static_cast<uint32_t>(offset)) / static_cast<uint32_t>(logical.run);
+    element += runs * (logical.stride - logical.run);
+  }
+  return element;
+}
+
+// Whether packs of `pack` elements, counted from the beginning of each block, begin at multiples of
+// `pack` in the shard and are whole draws of random words.
+inline bool PacksAreDraws(const SegmentBatch& batch, WeightStorage storage, int64_t pack) {
+  const auto fits = [pack](const KernelSegment& segment) {
+    const ElementMap& logical = segment.logical;
+    return logical.begin % kWordsPerDraw == 0 && logical.stride % kWordsPerDraw == 0 &&
+           (logical.is_contiguous() || logical.run % pack == 0);
+  };
+  return batch.block_elements % pack == 0 &&
+         (StoresExactly(storage) ||
+          std::all_of(batch.segments, batch.segments + batch.count, fits));
 }
 
 // Calls launch(batch) for batches that cover `segments` of a group: those of its shard or others.
@@ -88,11 +125,15 @@ void ForEachSegmentBatch(const ParameterStore& store, GroupId group,
       const ShardSegment& segment = segments[begin + i];
       const ParamSpec& spec = store.spec(segment.param);
       const ParamRule rule = rule_of(segment.param);
+      const ElementMap logical = spec.logical_elements();
+      CHECK(logical.is_contiguous() || logical.run + layout.block_elements <= kMost32Bits)
+          << spec.name << " has rows of " << logical.run;
       const auto place = std::find(layout.params.begin(), layout.params.end(), segment.param);
       batch.segments[i] = {.shard_begin = segment.shard_begin,
                            .param_begin = segment.param_begin,
                            .elements = segment.elements,
                            .param_elements = spec.logical_shape().elements(),
+                           .logical = logical,
                            .rounding_key = rule.rounding_key,
                            .decay = rule.decay,
                            .param = segment.param.index,

@@ -16,7 +16,7 @@ namespace panthera {
 struct ShardBlock {
   ParamId param;
   int64_t index;        // of the block in the shard
-  int64_t param_begin;  // first element, counted in the logical tensor
+  int64_t param_begin;  // first element, as ShardSegment::param_begin
   int64_t shard_begin;  // the same element, counted in the shard
   int64_t elements;     // up to GroupLayout::block_elements; padding is left out
 };

@@ -54,7 +54,7 @@ PANTHERA_ALWAYS_INLINE double RootMean(double sum_of_squares, int64_t elements) 
   return std::sqrt(sum_of_squares / static_cast<double>(elements));
 }
 
-// Tiger's rate of a parameter or, for an embedding, of a row: `squares` is the sum over its
+// Tiger's rate of a logical tensor or, for an embedding, of a row: `squares` is the sum over its
 // `elements` before the update.
 PANTHERA_ALWAYS_INLINE float TigerRate(ParamKind kind, double learning_rate, double squares,
                                        int64_t elements) {

@@ -83,17 +83,18 @@ __device__ void ReadWeightPack(const WeightPointers& weights, int64_t first,
   }
 }
 
-// The random words of elements [param_first, param_first + kPack) of the logical tensor. A pack is
-// some draws, or an element of one.
+// The random words of elements [logical_first, logical_first + kPack) of the logical tensor. A pack
+// is some draws, or an element of one.
 template <int kPack>
-__device__ void DrawWords(const RoundingBits& bits, int64_t param_first, uint32_t (&words)[kPack]) {
+__device__ void DrawWords(const RoundingBits& bits, int64_t logical_first,
+                          uint32_t (&words)[kPack]) {
   constexpr int kDraw = static_cast<int>(kWordsPerDraw);
   static_assert(kPack == 1 || kPack % kDraw == 0);
-  const auto first_draw = static_cast<uint64_t>(param_first) / kDraw;
+  const auto first_draw = static_cast<uint64_t>(logical_first) / kDraw;
   if constexpr (kPack == 1) {
     words[0] = 0;
     const Philox drawn = Philox4x32(bits.key, first_draw, bits.stream);
-    const auto word = static_cast<int>(static_cast<uint64_t>(param_first) % kDraw);
+    const auto word = static_cast<int>(static_cast<uint64_t>(logical_first) % kDraw);
     // Without an index that would put the draw into memory.
 #pragma unroll
     for (int i = 0; i < kDraw; ++i) {
@@ -147,11 +148,11 @@ __device__ void WriteSplitPack(const WeightPointers& weights, int64_t first,
   low.Store(weights.remainder + first, 0);
 }
 
-// Stores `theta` there; the random bits are those of elements [param_first, param_first + kPack) of
-// the logical tensor.
+// Stores `theta` there; the random bits are those of elements [logical_first, logical_first +
+// kPack) of the logical tensor. Of `bits`, `logical` is not used.
 template <WeightStorage kStorage, int kPack>
 __device__ void WriteWeightPack(const WeightPointers& weights, int64_t first,
-                                const float (&theta)[kPack], int64_t param_first,
+                                const float (&theta)[kPack], int64_t logical_first,
                                 const RoundingBits& bits) {
   if constexpr (StoresExactly(kStorage)) {
     Elements<float, kPack> exact;
@@ -169,7 +170,7 @@ __device__ void WriteWeightPack(const WeightPointers& weights, int64_t first,
     }
   } else {
     uint32_t words[kPack];
-    DrawWords<kPack>(bits, param_first, words);
+    DrawWords<kPack>(bits, logical_first, words);
     if constexpr (kStorage == WeightStorage::kBf16Plus8 && kPack % 4 == 0) {
       if (!HasNan(theta)) {
         WriteSplitPack(weights, first, theta, words);

@@ -27,7 +27,7 @@ PANTHERA_SIMD void DrawWholeWords(uint64_t key, uint64_t first, uint64_t stream,
   }
 }
 
-// The random words of the elements [first, first + count), count up to kChunk, which begin
+// The random words of the logical elements [first, first + count), count up to kChunk, which begin
 // somewhere in `words`: an element need not be the first of its draw.
 const uint32_t* DrawWords(const RoundingBits& bits, int64_t first, int64_t count,
                           std::array<uint32_t, kChunk + kWordsPerDraw>& words) {
@@ -102,6 +102,20 @@ void StoreExactly(const WeightShard& shard, int64_t begin, int64_t count, const 
   StoreRow(in, count, shard.values.data<BF16>() + begin);
 }
 
+// Element begin + i of the shard, kBf16 or kBf16Plus8, is logical element first + i.
+void StoreStochastically(const WeightShard& shard, int64_t begin, int64_t count, const float* in,
+                         int64_t first, const RoundingBits& bits) {
+  const int dropped = DroppedBits(shard.storage);
+  std::array<uint32_t, kChunk + kWordsPerDraw> words;
+  std::array<uint32_t, kChunk> patterns;
+  for (int64_t done = 0; done < count; done += kChunk) {
+    const int64_t chunk = std::min(kChunk, count - done);
+    const uint32_t* random = DrawWords(bits, first + done, chunk, words);
+    RoundRowStochastically(in + done, random, dropped, chunk, patterns.data());
+    StorePatterns(shard, begin + done, chunk, patterns.data());
+  }
+}
+
 }  // namespace
 
 void ReadWeights(const WeightShard& shard, int64_t begin, int64_t count, float* out) {
@@ -128,15 +142,10 @@ void WriteWeights(const WeightShard& shard, int64_t begin, int64_t count, const 
     StoreExactly(shard, begin, count, in);
     return;
   }
-  const int dropped = DroppedBits(shard.storage);
-  std::array<uint32_t, kChunk + kWordsPerDraw> words;
-  std::array<uint32_t, kChunk> patterns;
-  for (int64_t done = 0; done < count; done += kChunk) {
-    const int64_t chunk = std::min(kChunk, count - done);
-    const uint32_t* random = DrawWords(bits, param_begin + done, chunk, words);
-    RoundRowStochastically(in + done, random, dropped, chunk, patterns.data());
-    StorePatterns(shard, begin + done, chunk, patterns.data());
-  }
+  ForEachNeighbours(
+      bits.logical, param_begin, count, [&](int64_t offset, int64_t element, int64_t neighbours) {
+        StoreStochastically(shard, begin + offset, neighbours, in + offset, element, bits);
+      });
 }
 
 void WriteWeightsToNearest(const WeightShard& shard, int64_t begin, int64_t count,

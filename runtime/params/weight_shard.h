@@ -6,6 +6,7 @@
 
 #include "runtime/base/fields.h"
 #include "runtime/device/tensor.h"
+#include "runtime/params/element_map.h"
 
 namespace panthera {
 
@@ -54,6 +55,8 @@ struct WeightShard {
 struct RoundingBits {
   uint64_t key = 0;
   uint64_t stream = 0;
+  // From the parameter's elements to those of its logical tensor.
+  ElementMap logical = {};
 };
 
 // out[i] = the stored value of element begin + i of the shard, exactly. CPU memory only.
@@ -61,8 +64,8 @@ void ReadWeights(const WeightShard& shard, int64_t begin, int64_t count, float* 
 
 // Stores in[i] as element begin + i of the shard. kFp32 and kBf16PlusFp32 keep the value exactly
 // (and its bf16 rounding to nearest for the layers). kBf16 and kBf16Plus8 round stochastically to 8
-// and 16 bits of significand: the random bits of element begin + i are those of element
-// param_begin + i of its logical tensor. CPU memory only.
+// and 16 bits of significand: element begin + i is element param_begin + i of what this rank has of
+// the parameter, and has the random bits of the logical element that it is. CPU memory only.
 void WriteWeights(const WeightShard& shard, int64_t begin, int64_t count, const float* in,
                   int64_t param_begin, const RoundingBits& bits);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -217,6 +218,30 @@ TEST(WeightShardTest, StoredBitsDoNotDependOnHowTheShardIsCut) {
       WriteWeights(pieces.shard, begin, count, in.data() + begin, begin, bits);
     }
     EXPECT_EQ(pieces.Read(), whole.Read()) << EnumName(storage);
+  }
+}
+
+// By columns, of a tensor of rows of 50: runs that begin inside a draw, some shorter than one.
+TEST(WeightShardTest, ASliceIsRoundedAsTheWholeIs) {
+  constexpr int64_t kRows = 41;
+  constexpr int64_t kColumns = 50;
+  const std::vector<float> in(kRows * kColumns, FromBits(0x40490FDBU));
+  for (const WeightStorage storage : kAll) {
+    ShardMemory whole(storage, kRows * kColumns);
+    WriteWeights(whole.shard, 0, kRows * kColumns, in.data(), 0, {3, 9});
+    const std::vector<float> expected = whole.Read();
+    for (const auto& [first, width] : {std::pair<int64_t, int64_t>{0, 8}, {7, 3}, {9, 41}}) {
+      const RoundingBits bits{3, 9, {.begin = first, .run = width, .stride = kColumns}};
+      ShardMemory slice(storage, kRows * width);
+      // As two pieces, of which neither is whole rows.
+      WriteWeights(slice.shard, 0, 100, in.data(), 0, bits);
+      WriteWeights(slice.shard, 100, kRows * width - 100, in.data(), 100, bits);
+      const std::vector<float> actual = slice.Read();
+      for (int64_t i = 0; i < kRows * width; ++i) {
+        const int64_t element = i / width * kColumns + first + i % width;
+        ASSERT_EQ(actual[static_cast<size_t>(i)], expected[static_cast<size_t>(element)]) << i;
+      }
+    }
   }
 }
 
