@@ -45,8 +45,8 @@ std::vector<RowClassMetrics> RowRmsByClass(std::span<const double> squares, int6
   return present;
 }
 
-void MeasureEmbedding(ModelInstance& instance, double outlier_bound, const TokenClasses& classes,
-                      StepMetrics& metrics) {
+EmbeddingMeasures MeasureEmbedding(ModelInstance& instance, double outlier_bound,
+                                   Communicator& host_tensor_parallel) {
   Context& ctx = instance.context();
   const ParameterStore& params = instance.params();
   const ParamId id = instance.model().embedding();
@@ -59,10 +59,39 @@ void MeasureEmbedding(ModelInstance& instance, double outlier_bound, const Token
   MaxAbs(ctx, table, largest);
   CountAbove(ctx, static_cast<float>(outlier_bound), table, outliers);
   RowSquares(ctx, table, squares);
-  metrics.embedding_max = ReadToHost<float>(ctx, largest)[0];
-  metrics.embedding_share = static_cast<double>(ReadToHost<int64_t>(ctx, outliers)[0]) /
-                            static_cast<double>(table.elements());
-  metrics.embedding_rows = RowRmsByClass(ReadToHost<double>(ctx, squares), table.size(1), classes);
+  const int64_t vocabulary = instance.model().vocabulary().whole;
+  const int ranks = host_tensor_parallel.size();
+  const int64_t most_rows = CeilDiv(vocabulary, int64_t{ranks});
+  // A rank's largest component, its outliers, and the squares of its rows.
+  std::vector<double> own = {ReadToHost<float>(ctx, largest)[0],
+                             static_cast<double>(ReadToHost<int64_t>(ctx, outliers)[0])};
+  const std::vector<double> own_squares = ReadToHost<double>(ctx, squares);
+  own.insert(own.end(), own_squares.begin(), own_squares.end());
+  own.resize(static_cast<size_t>(2 + most_rows));
+  const auto row = static_cast<int64_t>(own.size());
+  std::vector<double> all(static_cast<size_t>(ranks) * own.size());
+  Stream host(ctx.device().is_meta() ? ctx.device() : Device{});
+  host_tensor_parallel.AllGather(Tensor(own.data(), {row}, DType::kF64, host.device()),
+                                 Tensor(all.data(), {ranks, row}, DType::kF64, host.device()),
+                                 host);
+  EmbeddingMeasures measures;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto its = all.begin() + rank * row;
+    // Not std::max, which would lose a NaN.
+    measures.largest = its[0] <= measures.largest ? measures.largest : its[0];
+    measures.outliers += its[1];
+    const int64_t its_rows = ShareOf(vocabulary, ranks, rank).size();
+    measures.squares.insert(measures.squares.end(), its + 2, its + 2 + its_rows);
+  }
+  return measures;
+}
+
+void AddTo(StepMetrics& metrics, const EmbeddingMeasures& measures, int64_t width,
+           const TokenClasses& classes) {
+  const auto elements = static_cast<double>(classes.vocabulary() * width);
+  metrics.embedding_max = measures.largest;
+  metrics.embedding_share = measures.outliers / elements;
+  metrics.embedding_rows = RowRmsByClass(measures.squares, width, classes);
 }
 
 }  // namespace panthera

@@ -36,11 +36,23 @@ class TokenClasses {
 std::vector<RowClassMetrics> RowRmsByClass(std::span<const double> squares, int64_t width,
                                            const TokenClasses& classes);
 
-// Adds to `metrics` what the input embedding, which every rank holds whole, looks like: its largest
-// component, the share of components above `outlier_bound` in magnitude, and the RMS of its rows by
-// class. `classes` has as many tokens as the table rows. The host waits for the device.
-void MeasureEmbedding(ModelInstance& instance, double outlier_bound, const TokenClasses& classes,
-                      StepMetrics& metrics);
+// What the input embedding looks like.
+struct EmbeddingMeasures {
+  double largest = 0;           // component, in magnitude
+  double outliers = 0;          // components above a bound
+  std::vector<double> squares;  // of each row, summed
+};
+
+// The table's measures, of the rows of all ranks in `host_tensor_parallel`, in which host memory
+// travels; each of them must call it, and gets the same. The host waits for the device, and may
+// block on the peers.
+EmbeddingMeasures MeasureEmbedding(ModelInstance& instance, double outlier_bound,
+                                   Communicator& host_tensor_parallel);
+
+// Adds to `metrics` the largest component, the share of outliers, and the RMS of rows by class.
+// `classes` has as many tokens as the table, whose rows are `width` long.
+void AddTo(StepMetrics& metrics, const EmbeddingMeasures& measures, int64_t width,
+           const TokenClasses& classes);
 
 }  // namespace panthera
 

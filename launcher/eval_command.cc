@@ -33,6 +33,7 @@ struct EvalArguments {
   std::optional<int64_t> step;
   int64_t sequences = 0;
   int64_t batch = 8;
+  ParallelOptions parallel;
   DeviceChoice device = DeviceChoice::kAuto;
 };
 
@@ -45,13 +46,15 @@ constexpr char kFooter[] =
 std::unique_ptr<ModelInstance> AllocateModel(const RunOptions& options, const World& world,
                                              int64_t batch, MemoryLedger& ledger) {
   MemoryLedger plan;
-  PlanCommunicator planned(world.mesh.data_rank, world.mesh.data_size);
-  ModelInstance meta(options.model, options.optim.weights, planned,
-                     Context::Plan(world.device, plan));
-  CHECK_OK(Evaluator(meta, batch).Run(nullptr, batch * world.mesh.data_size, planned).status());
+  PlanCommunicator data(world.mesh.data_rank, world.mesh.data_size);
+  PlanCommunicator tensor(world.mesh.tensor_rank, world.mesh.tensor_size);
+  const int64_t rows = batch * options.model.sequence_length;
+  ModelInstance meta(options.model, options.optim.weights, {data, tensor},
+                     Context::Plan(world.device, plan), rows);
+  CHECK_OK(Evaluator(meta, batch).Run(nullptr, batch * world.mesh.data_size, data).status());
   return std::make_unique<ModelInstance>(
-      options.model, options.optim.weights, *world.data_parallel,
-      std::make_unique<Context>(world.device, ledger, meta.context().arena().peak_bytes()));
+      options.model, options.optim.weights, world.axes(),
+      std::make_unique<Context>(world.device, ledger, meta.context().arena().peak_bytes()), rows);
 }
 
 // Positions [0, 1), [1, 2), [2, 4), [4, 8), ...: how much a longer context helps.
@@ -73,6 +76,7 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   ASSIGN_OR_RETURN(const SavedModel saved,
                    OpenSavedModel(files, *world.host, arguments.run, arguments.step));
   const ModelOptions& model = saved.options.model;
+  RETURN_IF_ERROR(CheckTensorParallel(model, world.mesh.tensor_size));
   std::vector<DataSource> sources;
   for (const std::string& path : arguments.data) {
     sources.push_back({.path = path, .weight = 1});
@@ -111,7 +115,7 @@ int RunEval(const EvalArguments& arguments) {
   ShareCores(runtime);
   // Little travels, once: ranks may share a GPU, and need no NCCL where they do not.
   absl::StatusOr<World> world = ConnectWorld(
-      runtime, ParallelOptions(), {.kind = arguments.device, .sharing = DeviceSharing::kMpi},
+      runtime, arguments.parallel, {.kind = arguments.device, .sharing = DeviceSharing::kMpi},
       ConnectHosts(runtime));
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
@@ -143,6 +147,12 @@ void AddEvalCommand(CLI::App& app, int& exit_code) {
       ->type_name("N")
       ->check(NumberOfAtLeast(0));
   command->add_option("--batch", arguments->batch, "sequences that a rank computes at a time")
+      ->type_name("N")
+      ->check(NumberOfAtLeast(1))
+      ->capture_default_str();
+  command
+      ->add_option("--tensor", arguments->parallel.tensor,
+                   "ranks that share each layer, for models that one cannot hold")
       ->type_name("N")
       ->check(NumberOfAtLeast(1))
       ->capture_default_str();

@@ -46,7 +46,7 @@ double BestSeconds(Context& ctx, absl::FunctionRef<void()> multiply) {
 }  // namespace
 
 double MeasureGemmRate(Context& ctx, const ModelOptions& options, DType dtype,
-                       Communicator& host_data_parallel) {
+                       const MeshAxes& host_axes) {
   const bool computes = !ctx.device().is_meta();
   const int64_t rows = ctx.target().is_cuda() ? kRowsOnAGpu : kRows;
   const int64_t width = std::min(options.width, kLargestWidth);
@@ -68,10 +68,10 @@ double MeasureGemmRate(Context& ctx, const ModelOptions& options, DType dtype,
   // Returns when every rank has come here, so that all measure at the same time: ranks that share a
   // host share its memory and its clock.
   double arrived = 0;
-  AllReduceSum(host_data_parallel, std::span(&arrived, 1), host);
+  AllReduceSum(host_axes, std::span(&arrived, 1), host);
   const double operations = 2.0 * static_cast<double>(rows * width * ffn_width);
   double rate = computes ? operations / BestSeconds(ctx, multiply) : 0;
-  AllReduceSum(host_data_parallel, std::span(&rate, 1), host);
+  AllReduceSum(host_axes, std::span(&rate, 1), host);
   return rate;
 }
 

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,7 +16,10 @@
 #include "launcher/run_directory.h"
 #include "launcher/sampling.h"
 #include "launcher/training_checkpoint.h"
+#include "launcher/world.h"
+#include "runtime/base/log.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/comm/plan_communicator.h"
 #include "runtime/comm/self_communicator.h"
 
 namespace panthera {
@@ -34,6 +38,7 @@ constexpr char kFooter[] =
     "Examples:\n"
     "  panthera generate runs/quickstart --prompt \"And God said\" --temperature 0.8 --top-p 0.95\n"
     "  panthera generate runs/quickstart --samples 3 --seed 7\n"
+    "  mpirun -np 4 panthera generate runs/large      (each worker holds a quarter of the model)\n"
     "\n"
     "The text goes to standard output. The same seed, prompt and checkpoint give the same text.";
 
@@ -44,16 +49,21 @@ struct TextLength {
 
 // The model with memory to generate texts of a length, and the parameters of the checkpoint.
 absl::StatusOr<std::unique_ptr<ModelInstance>> LoadModel(FileSystem& files, const SavedModel& saved,
-                                                         const TextLength& length, HostGroup& host,
-                                                         Communicator& self, MemoryLedger& ledger) {
+                                                         const TextLength& length, World& world,
+                                                         MemoryLedger& ledger) {
   const RunOptions& options = saved.options;
+  const int64_t rows = options.model.sequence_length;
   MemoryLedger plan;
-  ModelInstance meta(options.model, options.optim.weights, self, Context::Plan({}, plan));
+  SelfCommunicator self;
+  PlanCommunicator tensor(world.mesh.tensor_rank, world.mesh.tensor_size);
+  ModelInstance meta(options.model, options.optim.weights, {self, tensor}, Context::Plan({}, plan),
+                     rows);
   Generator(meta, options.model.vocab_size).Plan(length.prompt_tokens, length.more_tokens);
   auto instance = std::make_unique<ModelInstance>(
-      options.model, options.optim.weights, self,
-      std::make_unique<Context>(Device(), ledger, meta.context().arena().peak_bytes()));
-  RETURN_IF_ERROR(AdviseOnDamage(LoadParameters(files, host, self, *instance, saved.checkpoint)));
+      options.model, options.optim.weights, world.axes(),
+      std::make_unique<Context>(Device(), ledger, meta.context().arena().peak_bytes()), rows);
+  RETURN_IF_ERROR(AdviseOnDamage(
+      LoadParameters(files, *world.host, *world.data_parallel, *instance, saved.checkpoint)));
   return instance;
 }
 
@@ -61,7 +71,8 @@ absl::StatusOr<std::unique_ptr<ModelInstance>> LoadModel(FileSystem& files, cons
 // of the decoded text that later tokens cannot change.
 class TextPrinter {
  public:
-  explicit TextPrinter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  // Writes to `out`.
+  TextPrinter(const Tokenizer& tokenizer, std::ostream& out) : tokenizer_(tokenizer), out_(out) {}
 
   void Add(int32_t token) {
     tokens_.push_back(token);
@@ -81,22 +92,22 @@ class TextPrinter {
   }
   void Print(const std::string& text) {
     if (text.size() > printed_) {
-      std::cout << text.substr(printed_) << std::flush;
+      out_ << text.substr(printed_) << std::flush;
       printed_ = text.size();
     }
   }
 
   const Tokenizer& tokenizer_;
+  std::ostream& out_;
   std::vector<int32_t> tokens_;
   size_t printed_ = 0;
 };
 
-absl::Status Generate(const GenerateArguments& arguments) {
+absl::Status Generate(const GenerateArguments& arguments, World& world) {
   PosixFileSystem files;
-  SelfHostGroup host;
-  SelfCommunicator self;
   ASSIGN_OR_RETURN(const SavedModel saved,
-                   OpenSavedModel(files, host, arguments.run, arguments.step));
+                   OpenSavedModel(files, *world.host, arguments.run, arguments.step));
+  RETURN_IF_ERROR(CheckTensorParallel(saved.options.model, world.mesh.tensor_size));
   if (saved.tokenizer == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat(saved.checkpoint.directory(),
@@ -109,12 +120,15 @@ absl::Status Generate(const GenerateArguments& arguments) {
   const TextLength length{static_cast<int64_t>(prompt.size()), arguments.tokens};
   MemoryLedger ledger;
   ASSIGN_OR_RETURN(const std::unique_ptr<ModelInstance> instance,
-                   LoadModel(files, saved, length, host, self, ledger));
+                   LoadModel(files, saved, length, world, ledger));
   Generator generator(*instance, tokenizer.vocab_size());
+  // All ranks draw the same tokens; one writes them.
+  std::ostream nowhere(nullptr);
+  std::ostream& out = world.mesh.rank() == 0 ? std::cout : nowhere;
   for (int64_t sample = 0; sample < arguments.samples; ++sample) {
     SamplingOptions sampling = arguments.sampling;
     sampling.seed += sample;
-    TextPrinter printer(tokenizer);
+    TextPrinter printer(tokenizer, out);
     for (size_t i = 1; i < prompt.size(); ++i) {
       printer.Add(prompt[i]);
     }
@@ -127,18 +141,25 @@ absl::Status Generate(const GenerateArguments& arguments) {
     };
     RETURN_IF_ERROR(generator.Generate(prompt, arguments.tokens, sampling, print));
     printer.Finish();
-    std::cout << (sample + 1 < arguments.samples ? "\n\n" : "\n") << std::flush;
+    out << (sample + 1 < arguments.samples ? "\n\n" : "\n") << std::flush;
   }
   return absl::OkStatus();
 }
 
 int RunGenerate(const GenerateArguments& arguments) {
-  const absl::Status status = Generate(arguments);
-  if (!status.ok()) {
-    std::cerr << "panthera generate: " << std::string(status.message()) << std::endl;
-    return kExitRefused;
+  const MpiRuntime runtime;
+  SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
+  ShareCores(runtime);
+  absl::StatusOr<World> world = ConnectWorld(runtime, {.data = 1, .tensor = runtime.size()},
+                                             {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime));
+  const absl::Status status = world.ok() ? Generate(arguments, *world) : world.status();
+  if (status.ok()) {
+    return kExitDone;
   }
-  return kExitDone;
+  if (runtime.rank() == 0) {
+    std::cerr << "panthera generate: " << std::string(status.message()) << std::endl;
+  }
+  return kExitRefused;
 }
 
 }  // namespace

@@ -5,11 +5,11 @@
 namespace panthera {
 
 ModelInstance::ModelInstance(const ModelOptions& options, WeightStorage storage,
-                             Communicator& data_parallel, std::unique_ptr<Context> context,
+                             const MeshAxes& axes, std::unique_ptr<Context> context, int64_t rows,
                              LowBits low_bits)
-    : dtype_(ValueDType(storage)), context_(std::move(context)), model_(options, params_) {
-  params_.Allocate(context_->device(), context_->ledger(), data_parallel, storage, low_bits);
-  model_.Allocate(context_->device(), context_->ledger());
+    : dtype_(ValueDType(storage)), context_(std::move(context)), model_(options, axes, params_) {
+  params_.Allocate(context_->device(), context_->ledger(), axes.data(), storage, low_bits);
+  model_.Allocate(context_->device(), context_->ledger(), dtype_, rows);
 }
 
 }  // namespace panthera

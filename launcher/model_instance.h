@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "model/transformer.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
 
@@ -15,10 +15,12 @@ namespace panthera {
 // and an optimizer; evaluation and generation need no more.
 class ModelInstance {
  public:
-  // Allocates the parameters (zeroed) on the context's device. The ledger of `context` and the
-  // communicator must outlive the instance.
-  ModelInstance(const ModelOptions& options, WeightStorage storage, Communicator& data_parallel,
-                std::unique_ptr<Context> context, LowBits low_bits = LowBits::kSharded);
+  // Allocates this rank's share of the parameters (zeroed) on the context's device, and what it
+  // takes to run batches of up to `rows` tokens. The ledger of `context` and the communicators must
+  // outlive the instance.
+  ModelInstance(const ModelOptions& options, WeightStorage storage, const MeshAxes& axes,
+                std::unique_ptr<Context> context, int64_t rows,
+                LowBits low_bits = LowBits::kSharded);
 
   Context& context() { return *context_; }
   ParameterStore& params() { return params_; }

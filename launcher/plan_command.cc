@@ -135,7 +135,13 @@ absl::StatusOr<int> Plan(const PlanArguments& arguments) {
             << micro_steps << " micro-steps of " << options.train.micro_batch << " sequences\n";
   PrintModel(options);
   PrintMemory(options, plan);
-  std::cout << "sent by a rank      " << FormatBytes(plan.bytes_sent) << " per step\n";
+  std::cout << "sent by a rank      " << FormatBytes(plan.sent.sum()) << " per step\n";
+  if (world.mesh.tensor_size > 1) {
+    std::cout << absl::StrFormat("  data axis         %s to %d ranks\n",
+                                 FormatBytes(plan.sent.data), world.mesh.data_size - 1)
+              << absl::StrFormat("  tensor axis       %s to %d ranks\n",
+                                 FormatBytes(plan.sent.tensor), world.mesh.tensor_size - 1);
+  }
   if (!memory.has_value()) {
     return kExitDone;
   }

@@ -34,29 +34,6 @@ std::vector<int64_t> LargestDivisors(int64_t n) {
   return small;
 }
 
-absl::Status CheckTensorParallel(const ModelOptions& model, const TrainOptions& train,
-                                 int64_t tensor_ranks) {
-  const struct {
-    const char* what;
-    int64_t value;
-  } shares[] = {
-      {"model.heads", model.heads},
-      {"model.kv_heads", model.kv_heads},
-      {"model.ffn_width", model.ffn_width},
-      {"model.vocab_size", model.vocab_size},
-      {"train.micro_batch x model.sequence_length", train.micro_batch * model.sequence_length},
-  };
-  for (const auto& share : shares) {
-    if (share.value % tensor_ranks != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("%s = %d does not divide among parallel.tensor = %d ranks; change one of "
-                          "them",
-                          share.what, share.value, tensor_ranks));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckSources(const std::vector<DataSource>& sources, const char* list) {
   for (size_t i = 0; i < sources.size(); ++i) {
     if (sources[i].path.empty()) {
@@ -116,6 +93,27 @@ absl::Status FinishLazyRows(const ModelOptions& model, OptimOptions& optim) {
 
 }  // namespace
 
+absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks) {
+  const struct {
+    const char* what;
+    int64_t value;
+  } dimensions[] = {
+      {"model.heads", model.heads},
+      {"model.kv_heads x model.head_width", model.kv_heads * model.head_width},
+      {"model.ffn_width", model.ffn_width},
+      {"model.vocab_size", model.vocab_size},
+  };
+  for (const auto& dimension : dimensions) {
+    if (dimension.value < tensor_ranks) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "%s = %d cannot be shared among parallel.tensor = %d ranks: use a parallel.tensor of at "
+          "most %d",
+          dimension.what, dimension.value, tensor_ranks, dimension.value));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks) {
   const int64_t batch = train.global_batch;
   if (batch % data_ranks == 0 && batch / data_ranks % train.micro_batch == 0) {
@@ -149,7 +147,7 @@ absl::Status RunOptions::Finish(int world_size) {
         "\"runs/first\"");
   }
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Create(parallel, /*rank=*/0, world_size));
-  RETURN_IF_ERROR(CheckTensorParallel(model, train, mesh.tensor_size));
+  RETURN_IF_ERROR(CheckTensorParallel(model, mesh.tensor_size));
   return CountMicroSteps(train, mesh.data_size).status();
 }
 

@@ -170,6 +170,10 @@ struct RunOptions {
 // The micro-steps k of an optimizer step: global_batch = k * micro_batch * data_ranks.
 absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks);
 
+// Refuses more tensor-parallel ranks than a layer has parts: every rank must have one of each. The
+// parts need not be equal. `model` must be finished.
+absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks);
+
 }  // namespace panthera
 
 #endif  // PANTHERA_LAUNCHER_RUN_OPTIONS_H_

@@ -112,8 +112,8 @@ Generator::Generator(ModelInstance& instance, int64_t vocab_size)
     : instance_(instance),
       vocab_size_(vocab_size),
       context_tokens_(instance.model().options().sequence_length),
-      cache_(instance.context().device(), instance.context().ledger(), instance.model().options(),
-             instance.dtype(), context_tokens_) {
+      cache_(instance.model().MakeCache(instance.context().device(), instance.context().ledger(),
+                                        instance.dtype(), context_tokens_)) {
   Context& ctx = instance.context();
   const int64_t model_vocab_size = instance.model().options().vocab_size;
   CHECK_GE(vocab_size, 1);

@@ -117,9 +117,12 @@ int Train(const TrainArguments& arguments) {
   }
   NoteDevice(arguments, options->device.kind, *world);
   world->progress = &progress;
-  world->data_parallel = WatchCalls(std::move(world->data_parallel), progress);
-  if (world->data_parallel_on_host != nullptr) {
-    world->data_parallel_on_host = WatchCalls(std::move(world->data_parallel_on_host), progress);
+  for (std::unique_ptr<Communicator>* ranks :
+       {&world->data_parallel, &world->tensor_parallel, &world->data_parallel_on_host,
+        &world->tensor_parallel_on_host}) {
+    if (*ranks != nullptr) {
+      *ranks = WatchCalls(std::move(*ranks), progress);
+    }
   }
   const StartMode start = arguments.fresh ? StartMode::kFresh : StartMode::kResume;
   absl::StatusOr<std::unique_ptr<TrainingRun>> run = TrainingRun::Open(*options, start, *world);

@@ -60,14 +60,14 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
     : options_(options),
       world_(world),
       micro_steps_(*CountMicroSteps(options.train, world.mesh.data_size)),
-      instance_(options.model, options.optim.weights, *world.data_parallel, std::move(context),
+      instance_(options.model, options.optim.weights, world.axes(), std::move(context),
+                options.train.micro_batch * options.model.sequence_length,
                 options.optim.low_bits()),
-      optimizer_(CreateOptimizer(options.optim, instance_.context(), instance_.params(),
-                                 *world.data_parallel)),
-      gradients_(options.optim, instance_.context(), instance_.params(), *world.data_parallel,
-                 *optimizer_),
+      optimizer_(
+          CreateOptimizer(options.optim, instance_.context(), instance_.params(), world.axes())),
+      gradients_(options.optim, instance_.context(), instance_.params(), world.axes(), *optimizer_),
       seen_rows_(options.optim.lazy_rows, instance_.params().spec(instance_.model().embedding()),
-                 instance_.context(), *world.data_parallel),
+                 instance_.context(), world.axes()),
       evaluator_(instance_, options.train.micro_batch),
       // A whole step, so that nothing in it waits for the GPU.
       batches_(instance_.context(), "batch", options.train.micro_batch,
@@ -85,17 +85,16 @@ StepPlan Trainer::Plan(const RunOptions& options, World& plan_world, Device targ
   Trainer trainer(options, plan_world, Context::Plan(target, ledger));
   ModelInstance& instance = trainer.instance();
   Communicator& data_parallel = *plan_world.data_parallel;
-  const int64_t sent_before = data_parallel.bytes_sent();
+  Communicator& tensor_parallel = *plan_world.tensor_parallel;
+  const AxisBytes sent_before = {data_parallel.bytes_sent(), tensor_parallel.bytes_sent()};
   CHECK_OK(trainer.TrainStep(0, nullptr).status());
   StepPlan plan;
-  plan.bytes_sent = data_parallel.bytes_sent() - sent_before;
+  plan.sent = {data_parallel.bytes_sent() - sent_before.data,
+               tensor_parallel.bytes_sent() - sent_before.tensor};
   CHECK_OK(trainer.Evaluate(nullptr, options.train.micro_batch * data_parallel.size()).status());
-  const std::vector<int64_t> no_counts(static_cast<size_t>(options.model.vocab_size));
-  StepMetrics metrics;
-  MeasureEmbedding(instance, 0, TokenClasses(no_counts), metrics);
+  MeasureEmbedding(instance, 0, plan_world.host_tensor_parallel());
   PlanSave(options, instance);
-  MeasureGemmRate(instance.context(), options.model, instance.dtype(),
-                  plan_world.host_data_parallel());
+  MeasureGemmRate(instance.context(), options.model, instance.dtype(), plan_world.host_axes());
   plan.products = instance.context().gemm().planned_products();
   TuneProducts(instance.context(), plan.products);
   plan.arena_bytes = instance.context().arena().peak_bytes();
@@ -147,7 +146,7 @@ bool Trainer::HoldsOnlyFiniteNumbers() {
   }
   optimizer_->ForEachState([&](const char*, GroupId, const Tensor& shard) { look_at(shard); });
   Stream host{Device{}};
-  AllReduceOr(world_.host_data_parallel(), {&found, 1}, host);
+  AllReduceOr(world_.host_axes(), {&found, 1}, host);
   return found == 0;
 }
 

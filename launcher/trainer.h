@@ -27,6 +27,14 @@ struct StepResult : StepReport {
   double learning_rate = 0;  // of everything that has no rate of its own
 };
 
+// Bytes that went to ranks of each axis of the mesh.
+struct AxisBytes {
+  int64_t data = 0;
+  int64_t tensor = 0;
+
+  int64_t sum() const { return data + tensor; }
+};
+
 // What training needs - a step, an evaluation, a checkpoint - found by running each on kMeta.
 struct StepPlan {
   // Everything but the arena.
@@ -37,7 +45,7 @@ struct StepPlan {
   // On a GPU, one of each form.
   std::vector<Product> products;
   // Sent to other ranks by this one in one optimizer step.
-  int64_t bytes_sent = 0;
+  AxisBytes sent;
 
   int64_t total_bytes() const { return memory.total_bytes() + arena_bytes; }
 };

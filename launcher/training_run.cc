@@ -1,5 +1,6 @@
 #include "launcher/training_run.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -125,7 +126,7 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
 
 absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   using Clock = std::chrono::steady_clock;
-  const int64_t bytes_before = world_.data_parallel->bytes_sent();
+  const int64_t bytes_before = BytesSent();
   const Clock::time_point begin = Clock::now();
   world_.Enter(Phase::kStep, step + 1);
   ASSIGN_OR_RETURN(const StepResult result, trainer_->TrainStep(step, &*data_));
@@ -149,18 +150,36 @@ absl::StatusOr<StepMetrics> TrainingRun::RunStep(int64_t step) {
   metrics.step_seconds = seconds;
   metrics.tokens_per_second = static_cast<double>(trainer_->tokens_per_step()) / seconds;
   metrics.gemm_share = metrics.tokens_per_second * model_flops_per_token_ / gemm_rate_;
-  // Shards are equally long, so every rank sends as much.
-  metrics.bytes_sent =
-      (world_.data_parallel->bytes_sent() - bytes_before) * world_.data_parallel->size();
-  if (is_first() && done % options_.log.every == 0) {
+  metrics.bytes_sent = SumOverMesh(BytesSent() - bytes_before);
+  // Its rows lie on the tensor-parallel ranks.
+  if (world_.mesh.data_rank == 0 && done % options_.log.every == 0) {
     LookAtEmbedding(metrics);
   }
   return metrics;
 }
 
+int64_t TrainingRun::BytesSent() const {
+  return world_.data_parallel->bytes_sent() + world_.tensor_parallel->bytes_sent();
+}
+
+int64_t TrainingRun::SumOverMesh(int64_t of_this_rank) const {
+  auto sum = static_cast<double>(of_this_rank);
+  // Data-parallel ranks have equally long shards, tensor-parallel ones need not.
+  if (world_.mesh.tensor_size > 1) {
+    Stream host{Device{}};
+    AllReduceSum(world_.host_tensor_parallel(), {&sum, 1}, host);
+  }
+  return static_cast<int64_t>(sum) * world_.mesh.data_size;
+}
+
 void TrainingRun::LookAtEmbedding(StepMetrics& metrics) {
   const double bound = OutlierBound(options_.optim);
-  MeasureEmbedding(trainer_->instance(), bound, *token_classes_, metrics);
+  const EmbeddingMeasures measures =
+      MeasureEmbedding(trainer_->instance(), bound, world_.host_tensor_parallel());
+  if (!is_first()) {
+    return;
+  }
+  AddTo(metrics, measures, options_.model.width, *token_classes_);
   if (*metrics.embedding_max > bound) {
     LogOutliers(metrics);
   }
@@ -250,14 +269,28 @@ bool TrainingRun::HoldsItsBits(int64_t steps_done) {
     RecordBits(steps_done);
   }
   world_.Enter(Phase::kChecking, steps_done);
-  const std::vector<FlippedBits> found = trainer_->replica_check()->Find();
-  if (!found.empty()) {
-    LogFlippedBits(steps_done, found);
+  std::vector<FlippedBits> found = trainer_->replica_check()->Find();
+  // As ranks of the mesh.
+  for (FlippedBits& bits : found) {
+    for (int& rank : bits.ranks) {
+      rank = rank * world_.mesh.tensor_size + world_.mesh.tensor_rank;
+    }
   }
-  return found.empty();
+  // The same on every data-parallel rank, but of the slices of this tensor-parallel rank.
+  std::string description = found.empty() ? "" : Describe(trainer_->instance().params(), found);
+  if (world_.mesh.tensor_size > 1) {
+    const std::vector<std::string> all = world_.host->AllGather(description);
+    const auto first =
+        std::find_if(all.begin(), all.end(), [](const std::string& its) { return !its.empty(); });
+    description = first == all.end() ? "" : *first;
+  }
+  if (!description.empty()) {
+    LogFlippedBits(steps_done, description);
+  }
+  return description.empty();
 }
 
-void TrainingRun::LogFlippedBits(int64_t step, const std::vector<FlippedBits>& found) const {
+void TrainingRun::LogFlippedBits(int64_t step, const std::string& description) const {
   if (!is_first()) {
     return;
   }
@@ -272,9 +305,8 @@ void TrainingRun::LogFlippedBits(int64_t step, const std::vector<FlippedBits>& f
         "step ",
         saved_step_);
   }
-  LOG(ERROR) << "step " << step << ": bits have flipped by themselves: "
-             << Describe(trainer_->instance().params(), found) << "; " << advice
-             << ". Where a rank is named again, replace its hardware";
+  LOG(ERROR) << "step " << step << ": bits have flipped by themselves: " << description << "; "
+             << advice << ". Where a rank is named again, replace its hardware";
 }
 
 absl::Status TrainingRun::Report(const StepMetrics& metrics) {
@@ -306,7 +338,7 @@ absl::StatusOr<bool> TrainingRun::Save(int64_t steps_done) {
 bool TrainingRun::AgreeToStop(bool requested_here) {
   uint8_t flag = requested_here ? 1 : 0;
   Stream host{Device{}};
-  AllReduceOr(world_.host_data_parallel(), {&flag, 1}, host);
+  AllReduceOr(world_.host_axes(), {&flag, 1}, host);
   return flag != 0;
 }
 

@@ -92,7 +92,12 @@ class TrainingRun {
   void LogStart() const;
 
   absl::StatusOr<StepMetrics> RunStep(int64_t step);
-  // Adds what the input embedding looks like to `metrics`. On rank 0.
+  // Bytes that this rank has sent so far, on both axes.
+  int64_t BytesSent() const;
+  // The sum over all ranks. May block on the peers.
+  int64_t SumOverMesh(int64_t of_this_rank) const;
+  // Adds what the input embedding looks like to `metrics` of rank 0, with the help of the
+  // tensor-parallel ranks beside it.
   void LookAtEmbedding(StepMetrics& metrics);
   // Tells, once, that the embedding has outliers.
   void LogOutliers(const StepMetrics& metrics);
@@ -114,7 +119,8 @@ class TrainingRun {
   // False, with the reason in the log, if bits have flipped by themselves; the same on every rank.
   // True without a look if train.check_every is 0. Blocks on the peers.
   bool HoldsItsBits(int64_t steps_done);
-  void LogFlippedBits(int64_t step, const std::vector<FlippedBits>& found) const;
+  // `description` is what Describe says of them.
+  void LogFlippedBits(int64_t step, const std::string& description) const;
   // False, with nothing written and the reason in the log, if weights or state are not finite.
   absl::StatusOr<bool> Save(int64_t steps_done);
   // Whether a rank has been asked to stop; the same answer on every rank.

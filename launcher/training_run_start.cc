@@ -251,8 +251,8 @@ absl::Status TrainingRun::CreateTrainer() {
   ASSIGN_OR_RETURN(gemm_algorithms_, SettleGemmAlgorithms(files_, *world_.host, instance.context(),
                                                           products_, options_.train.run_dir));
   RETURN_IF_ERROR(LoadResumePoint());
-  gemm_rate_ = MeasureGemmRate(instance.context(), options_.model, instance.dtype(),
-                               world_.host_data_parallel());
+  gemm_rate_ =
+      MeasureGemmRate(instance.context(), options_.model, instance.dtype(), world_.host_axes());
   return absl::OkStatus();
 }
 

@@ -16,6 +16,7 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/float_elements.h"
 #include "runtime/checkpoint/step_directories.h"
+#include "runtime/comm/self_communicator.h"
 
 namespace panthera {
 namespace {
@@ -90,7 +91,8 @@ absl::Status ExtraTensor(const WeightFiles& weights, const StoredTensor& tensor,
 
 absl::Status CheckTensors(const WeightSource& source) {
   ParameterStore params;
-  const Transformer transformer(source.model, params);
+  SelfCommunicator self;
+  const Transformer transformer(source.model, self, params);
   std::set<std::string> wanted;
   for (int i = 0; i < params.num_params(); ++i) {
     const ParamSpec& spec = params.spec(ParamId{i});

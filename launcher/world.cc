@@ -24,14 +24,6 @@
 namespace panthera {
 namespace {
 
-absl::Status CheckTensorAxis(const Mesh& mesh) {
-  if (mesh.tensor_size > 1) {
-    return absl::UnimplementedError(
-        "parallel.tensor: this version has no tensor parallelism; use parallel.tensor = 1");
-  }
-  return absl::OkStatus();
-}
-
 // More cores than any machine has today.
 constexpr size_t kMostCores = 1 << 16;
 
@@ -51,7 +43,40 @@ std::vector<int32_t> AllowedCores() {
   return allowed;
 }
 
-// Gives the world a communicator for its GPU, and one for host memory beside it.
+// The ranks of one axis: those with the same color.
+struct AxisRanks {
+  int size;
+  int color;
+};
+
+AxisRanks DataAxis(const Mesh& mesh) { return {mesh.data_size, mesh.tensor_rank}; }
+AxisRanks TensorAxisOf(const Mesh& mesh) { return {mesh.tensor_size, mesh.data_rank}; }
+
+// For memory that MPI takes.
+std::unique_ptr<Communicator> ConnectMpi(const MpiRuntime& runtime, const AxisRanks& axis) {
+  if (axis.size == 1) {
+    return std::make_unique<SelfCommunicator>();
+  }
+  return CreateMpiCommunicator(runtime, axis.color);
+}
+
+// Makes `on_device` a communicator for the world's GPU, and `on_host` one for host memory.
+absl::Status ConnectNccl(const MpiRuntime& runtime, const World& world, const AxisRanks& axis,
+                         std::unique_ptr<Communicator>& on_device,
+                         std::unique_ptr<Communicator>& on_host) {
+  if (axis.size == 1) {
+    on_device = std::make_unique<SelfCommunicator>();
+    return absl::OkStatus();
+  }
+  const std::unique_ptr<HostGroup> members = CreateMpiHostGroup(runtime, axis.color);
+  absl::StatusOr<std::unique_ptr<Communicator>> nccl =
+      CreateNcclCommunicator(*members, world.device);
+  RETURN_IF_ERROR(Agree(*world.host, nccl.status()));
+  on_device = *std::move(nccl);
+  on_host = CreateMpiCommunicator(runtime, axis.color);
+  return absl::OkStatus();
+}
+
 absl::Status ConnectNccl(const MpiRuntime& runtime, const DeviceAssignment& assignment,
                          World& world) {
   const absl::StatusOr<int> version = NcclVersion();
@@ -61,14 +86,10 @@ absl::Status ConnectNccl(const MpiRuntime& runtime, const DeviceAssignment& assi
         runtime.local_size() == runtime.size() ? JobSpan::kOneHost : JobSpan::kManyHosts;
     SetMissing(NcclSharedGpuEnvironment(*version, runtime.rank(), span));
   }
-  const int color = world.mesh.tensor_rank;
-  const std::unique_ptr<HostGroup> members = CreateMpiHostGroup(runtime, color);
-  absl::StatusOr<std::unique_ptr<Communicator>> nccl =
-      CreateNcclCommunicator(*members, world.device);
-  RETURN_IF_ERROR(Agree(*world.host, nccl.status()));
-  world.data_parallel = *std::move(nccl);
-  world.data_parallel_on_host = CreateMpiCommunicator(runtime, color);
-  return absl::OkStatus();
+  RETURN_IF_ERROR(ConnectNccl(runtime, world, DataAxis(world.mesh), world.data_parallel,
+                              world.data_parallel_on_host));
+  return ConnectNccl(runtime, world, TensorAxisOf(world.mesh), world.tensor_parallel,
+                     world.tensor_parallel_on_host);
 }
 
 }  // namespace
@@ -84,19 +105,18 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
                                    const DeviceOptions& device, std::unique_ptr<HostGroup> host) {
   World world;
   ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, runtime.rank(), runtime.size()));
-  RETURN_IF_ERROR(CheckTensorAxis(world.mesh));
   world.ranks_on_host = runtime.local_size();
   world.host = std::move(host);
   ASSIGN_OR_RETURN(const DeviceAssignment assignment,
                    AssignDevices(device, GatherVisibleGpus(*world.host, device)));
   world.device = assignment.devices[static_cast<size_t>(runtime.rank())];
   world.ranks_on_gpu = assignment.most_sharers;
-  if (runtime.size() == 1) {
-    world.data_parallel = std::make_unique<SelfCommunicator>();
-  } else if (world.device.is_cuda() && device.sharing != DeviceSharing::kMpi) {
+  const bool uses_nccl = world.device.is_cuda() && device.sharing != DeviceSharing::kMpi;
+  if (uses_nccl && runtime.size() > 1) {
     RETURN_IF_ERROR(ConnectNccl(runtime, assignment, world));
   } else {
-    world.data_parallel = CreateMpiCommunicator(runtime, world.mesh.tensor_rank);
+    world.data_parallel = ConnectMpi(runtime, DataAxis(world.mesh));
+    world.tensor_parallel = ConnectMpi(runtime, TensorAxisOf(world.mesh));
   }
   return world;
 }
@@ -104,11 +124,12 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
 absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks) {
   World world;
   ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, 0, ranks));
-  RETURN_IF_ERROR(CheckTensorAxis(world.mesh));
   world.device = {DeviceKind::kMeta, 0};
   world.host = std::make_unique<PlanHostGroup>(0, ranks);
   world.data_parallel =
       std::make_unique<PlanCommunicator>(world.mesh.data_rank, world.mesh.data_size);
+  world.tensor_parallel =
+      std::make_unique<PlanCommunicator>(world.mesh.tensor_rank, world.mesh.tensor_size);
   return world;
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/host_group.h"
 #include "runtime/comm/mesh.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/comm/mpi_runtime.h"
 #include "runtime/device/device.h"
 
@@ -27,17 +28,24 @@ struct World {
   // The most that compute on one GPU.
   int ranks_on_gpu = 1;
   std::unique_ptr<HostGroup> host;
-  // For tensors of `device`.
+  // The ranks of each axis, for tensors of `device`. Never null.
   std::unique_ptr<Communicator> data_parallel;
-  // The same ranks for host memory, where `data_parallel` does not take it; else null.
+  std::unique_ptr<Communicator> tensor_parallel;
+  // The same ranks for host memory, where those do not take it; else null.
   std::unique_ptr<Communicator> data_parallel_on_host;
+  std::unique_ptr<Communicator> tensor_parallel_on_host;
   // Where the worker tells what it is doing; null: nobody wants to know.
   Progress* progress = nullptr;
 
+  MeshAxes axes() const { return {*data_parallel, *tensor_parallel}; }
   // For the few numbers that the hosts exchange between steps: takes tensors of kCpu on a stream of
-  // kCpu. The same as `data_parallel` except with NCCL.
+  // kCpu. The same as axes() except with NCCL.
+  MeshAxes host_axes() const { return {host_data_parallel(), host_tensor_parallel()}; }
   Communicator& host_data_parallel() const {
     return data_parallel_on_host != nullptr ? *data_parallel_on_host : *data_parallel;
+  }
+  Communicator& host_tensor_parallel() const {
+    return tensor_parallel_on_host != nullptr ? *tensor_parallel_on_host : *tensor_parallel;
   }
 
   void Enter(Phase phase, int64_t step = 0) const {

@@ -3,9 +3,9 @@
 namespace panthera {
 
 KeyValueCache::KeyValueCache(Device device, MemoryLedger& ledger, const ModelOptions& options,
-                             DType dtype, int64_t capacity_tokens)
+                             int64_t kv_heads, DType dtype, int64_t capacity_tokens)
     : capacity_(capacity_tokens),
-      shape_({1, capacity_tokens, options.kv_heads, options.head_width}),
+      shape_({1, capacity_tokens, kv_heads, options.head_width}),
       dtype_(dtype),
       buffer_(device, ledger, MemoryCategory::kActivations, "key/value cache",
               2 * options.layers * shape_.elements() * SizeOf(dtype)) {}

@@ -12,8 +12,9 @@ namespace panthera {
 // The keys and values of one sequence's tokens in every block, for generation. Owns its memory.
 class KeyValueCache {
  public:
-  KeyValueCache(Device device, MemoryLedger& ledger, const ModelOptions& options, DType dtype,
-                int64_t capacity_tokens);
+  // `kv_heads` of the model's are kept.
+  KeyValueCache(Device device, MemoryLedger& ledger, const ModelOptions& options, int64_t kv_heads,
+                DType dtype, int64_t capacity_tokens);
 
   int64_t capacity() const { return capacity_; }
   // Tokens held so far.

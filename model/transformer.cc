@@ -1,50 +1,73 @@
 #include "model/transformer.h"
 
-#include "absl/strings/str_cat.h"
+#include <algorithm>
+#include <vector>
 
-#include "model/ops/embedding.h"
+#include "absl/strings/str_cat.h"
 
 namespace panthera {
 
 // What the forward pass leaves for the backward pass, in arena memory.
 struct Transformer::Features {
-  std::vector<Tensor> inputs;       // x before each block and, last, after all: [N, C]
+  std::vector<Tensor> inputs;       // x before each block and, last, after all: [m, C]
   std::vector<Block::Saved> saved;  // of each block; empty when blocks are recomputed
-  Tensor rstd;                      // of the final norm, [N] fp32
-  Tensor output;                    // after the final norm, [N, C]
+  Tensor rstd;                      // of the final norm, [m] fp32
+  Tensor output;                    // after the final norm, [m, C]
 };
 
-Transformer::Transformer(const ModelOptions& options, ParameterStore& params)
+Transformer::Transformer(const ModelOptions& options, const MeshAxes& axes, ParameterStore& params)
     : options_(options),
+      axis_(axes),
+      vocabulary_(axis_.ShareOf(options.vocab_size)),
       embedding_group_(params.AddGroup("embedding", GroupKind::kSharded)),
       gains_group_(params.AddGroup("gains", GroupKind::kReplicated)),
       embedding_(params.Add(embedding_group_, {.name = "model.embed_tokens.weight",
-                                               .shape = {options.vocab_size, options.width},
+                                               .shape = {vocabulary_.size(), options.width},
                                                .kind = ParamKind::kEmbedding,
                                                .init_mean = 0,
-                                               .init_deviation = options.init_deviation})),
+                                               .init_deviation = options.init_deviation,
+                                               .slice = TableSlice()})),
       blocks_(MakeBlocks(params)),
       final_norm_(params, gains_group_, "model.norm.weight", options.width, options.norm_epsilon),
       output_(options.tie != Tie::kNone ? embedding_
                                         : params.Add(params.AddGroup("head", GroupKind::kSharded),
                                                      {.name = "lm_head.weight",
-                                                      .shape = {options.vocab_size, options.width},
+                                                      .shape = {vocabulary_.size(), options.width},
                                                       .kind = ParamKind::kMatrix,
                                                       .init_mean = 0,
-                                                      .init_deviation = options.init_deviation})),
-      head_(output_, options) {}
+                                                      .init_deviation = options.init_deviation,
+                                                      .slice = TableSlice()})),
+      head_(output_, axis_, options) {}
+
+std::optional<MatrixSlice> Transformer::TableSlice() const {
+  return SliceOf(vocabulary_, Share::All(options_.width));
+}
 
 std::vector<Block> Transformer::MakeBlocks(ParameterStore& params) const {
   std::vector<Block> blocks;
   for (int64_t layer = 0; layer < options_.layers; ++layer) {
     const GroupId group = params.AddGroup(absl::StrCat("block ", layer), GroupKind::kSharded);
-    blocks.emplace_back(params, group, gains_group_, absl::StrCat("model.layers.", layer),
+    blocks.emplace_back(params, group, gains_group_, axis_, absl::StrCat("model.layers.", layer),
                         options_);
   }
   return blocks;
 }
 
-void Transformer::Allocate(Device device, MemoryLedger& ledger) {
+int64_t Transformer::TravelBytes(DType dtype, int64_t rows) const {
+  const int64_t ranks = axis_.size();
+  const int64_t all_rows = ranks * axis_.LocalRows(rows);
+  const int64_t chunk_rows = std::min(all_rows, RoundUp(options_.head_chunk_rows, ranks));
+  const int64_t key_features = options_.kv_heads * options_.head_width;
+  const bool shares_keys = options_.kv_heads < ranks;
+  return std::max(
+      {all_rows * options_.width * SizeOf(dtype),
+       shares_keys ? ranks * rows * 2 * CeilDiv(key_features, ranks) * SizeOf(dtype) : 0,
+       ranks * chunk_rows * kCrossEntropyPart * SizeOf(DType::kF64),
+       ranks * CeilDiv(options_.vocab_size, ranks) * SizeOf(dtype)});
+}
+
+void Transformer::Allocate(Device device, MemoryLedger& ledger, DType dtype, int64_t rows) {
+  axis_.Allocate(device, ledger, TravelBytes(dtype, rows));
   const Shape shape{options_.sequence_length, options_.head_width / 2};
   const int64_t bytes = shape.elements() * SizeOf(DType::kF32);
   rotary_memory_ = Buffer(device, ledger, MemoryCategory::kData, "rotary table", 2 * bytes);
@@ -63,12 +86,27 @@ void Transformer::Allocate(Device device, MemoryLedger& ledger) {
   stream.Synchronize();
 }
 
+KeyValueCache Transformer::MakeCache(Device device, MemoryLedger& ledger, DType dtype,
+                                     int64_t capacity_tokens) const {
+  const HeadShares shares(options_, axis_.size(), axis_.rank());
+  return {device, ledger, options_, shares.keys.size(), dtype, capacity_tokens};
+}
+
 Tensor Transformer::Embed(Context& ctx, const ParameterStore& params, const Tensor& tokens) const {
   params.AwaitPublished(embedding_group_, ctx.compute());
   const Tensor table = params.value(embedding_);
+  const int64_t rows = tokens.elements();
+  const int64_t local_rows = axis_.LocalRows(rows);
   const Tensor x =
-      ctx.arena().Allocate({tokens.elements(), options_.width}, table.dtype(), "embedded tokens");
-  EmbeddingForward(ctx, tokens.Reshape({tokens.elements()}), table, x);
+      ctx.arena().Allocate({local_rows, options_.width}, table.dtype(), "embedded tokens");
+  const int64_t all_rows = axis_.size() * local_rows;
+  const Tensor partial = axis_.Partial(ctx, x, all_rows);
+  EmbeddingForward(ctx, tokens.Reshape({rows}), table, slice(), partial.Slice(0, rows));
+  // Padding must hold numbers that no norm makes infinite, so it repeats a row.
+  for (int64_t row = rows; row < all_rows; ++row) {
+    Copy(ctx.compute(), partial.Slice(0, 1), partial.Slice(row, row + 1));
+  }
+  axis_.ReduceScatter(ctx, x);
   return x;
 }
 
@@ -76,7 +114,6 @@ Transformer::Features Transformer::Forward(Context& ctx, const ParameterStore& p
                                            const Batch& batch) const {
   const int64_t sequences = batch.tokens.size(0);
   const int64_t tokens = batch.tokens.size(1);
-  const int64_t rows = sequences * tokens;
   const DType dtype = params.value(embedding_).dtype();
   Arena& arena = ctx.arena();
   Features features;
@@ -94,7 +131,7 @@ Transformer::Features Transformer::Forward(Context& ctx, const ParameterStore& p
     x = y;
   }
   features.inputs.push_back(x);
-  features.rstd = arena.Allocate({rows}, DType::kF32, "final norm scale");
+  features.rstd = arena.Allocate({x.size(0)}, DType::kF32, "final norm scale");
   features.output = arena.Allocate(x.shape(), dtype, "final features");
   final_norm_.Forward(ctx, params, x, features.output, features.rstd);
   return features;
@@ -105,11 +142,12 @@ void Transformer::LossAndGradient(Context& ctx, const ParameterStore& params, co
   const Arena::Scope scope(ctx.arena());
   const Features features = Forward(ctx, params, batch);
   const Tensor& x = features.inputs.back();
+  const int64_t rows = batch.tokens.elements();
   const Tensor dx = ctx.arena().Allocate(x.shape(), x.dtype(), "residual gradient");
   {
     const Arena::Scope head_scope(ctx.arena());
     const Tensor doutput = ctx.arena().Allocate(x.shape(), x.dtype(), "final features gradient");
-    head_.LossAndGradient(ctx, params, features.output, batch.targets.Reshape({x.size(0)}),
+    head_.LossAndGradient(ctx, params, features.output, batch.targets.Reshape({rows}),
                           gradient_scale, losses, doutput, sink);
     if (output_ != embedding_) {
       sink.GroupComplete(params.group_of(output_));
@@ -117,7 +155,8 @@ void Transformer::LossAndGradient(Context& ctx, const ParameterStore& params, co
     final_norm_.Backward(ctx, params, doutput, x, features.rstd, dx, sink);
   }
   BackwardBlocks(ctx, params, batch, features, dx, sink);
-  EmbeddingBackward(ctx, batch.tokens.Reshape({x.size(0)}), dx, sink.Target(embedding_));
+  EmbeddingBackward(ctx, batch.tokens.Reshape({rows}), axis_.Gather(ctx, dx, rows), slice(),
+                    sink.Target(embedding_));
   sink.GroupComplete(embedding_group_);
   sink.GroupComplete(gains_group_);
 }
@@ -149,17 +188,16 @@ void Transformer::Loss(Context& ctx, const ParameterStore& params, const Batch& 
   const Arena::Scope scope(ctx.arena());
   const int64_t sequences = batch.tokens.size(0);
   const int64_t tokens = batch.tokens.size(1);
-  const int64_t rows = sequences * tokens;
   const DType dtype = params.value(embedding_).dtype();
   const Tensor x = Embed(ctx, params, batch.tokens);
   for (const Block& block : blocks_) {
     const Arena::Scope block_scope(ctx.arena());
     block.Forward(ctx, params, rotary_, x, x, block.Allocate(ctx, sequences, tokens, dtype));
   }
-  const Tensor rstd = ctx.arena().Allocate({rows}, DType::kF32, "final norm scale");
+  const Tensor rstd = ctx.arena().Allocate({x.size(0)}, DType::kF32, "final norm scale");
   const Tensor output = ctx.arena().Allocate(x.shape(), dtype, "final features");
   final_norm_.Forward(ctx, params, x, output, rstd);
-  head_.Loss(ctx, params, output, batch.targets.Reshape({rows}), losses, correct);
+  head_.Loss(ctx, params, output, batch.targets.Reshape({sequences * tokens}), losses, correct);
 }
 
 void Transformer::Decode(Context& ctx, const ParameterStore& params, const Tensor& tokens,
@@ -168,16 +206,15 @@ void Transformer::Decode(Context& ctx, const ParameterStore& params, const Tenso
   const int64_t rows = tokens.size(0);
   const int64_t position = cache.length();
   CHECK_LE(position + rows, options_.sequence_length);
-  const DType dtype = params.value(embedding_).dtype();
   const Tensor x = Embed(ctx, params, tokens);
   cache.Extend(rows);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    blocks_[layer].Decode(ctx, params, rotary_, position, cache.layer(static_cast<int64_t>(layer)),
-                          x);
+    blocks_[layer].Decode(ctx, params, rotary_, {position, rows},
+                          cache.layer(static_cast<int64_t>(layer)), x);
   }
-  const Tensor last = x.Slice(rows - 1, rows);
+  const Tensor last = axis_.Gather(ctx, x, rows).Slice(rows - 1, rows);
   const Tensor rstd = ctx.arena().Allocate({1}, DType::kF32, "final norm scale");
-  const Tensor output = ctx.arena().Allocate(last.shape(), dtype, "final features");
+  const Tensor output = ctx.arena().Allocate(last.shape(), last.dtype(), "final features");
   final_norm_.Forward(ctx, params, last, output, rstd);
   head_.Logits(ctx, params, output, logits);
 }

@@ -1,12 +1,15 @@
 #ifndef PANTHERA_MODEL_TRANSFORMER_H_
 #define PANTHERA_MODEL_TRANSFORMER_H_
 
+#include <optional>
 #include <vector>
 
 #include "model/key_value_cache.h"
 #include "model/layers/block.h"
 #include "model/layers/head.h"
 #include "model/layers/norm.h"
+#include "model/layers/tensor_axis.h"
+#include "model/ops/embedding.h"
 #include "model/options.h"
 #include "runtime/math/context.h"
 #include "runtime/params/gradient_sink.h"
@@ -22,15 +25,25 @@ struct Batch {
 
 // The decoder-only language model: embedding, blocks, final norm, head.
 //
+// Under tensor parallelism every rank has its share of each layer (layers/tensor_axis.h), and all
+// ranks that share the model make the same calls with the same batch.
+//
 // Groups of parameters, in the order of backward: the output matrix (if not tied), the blocks from
 // last to first, the embedding table, the gains of all norms.
 class Transformer {
  public:
-  // Registers all parameters. `options` must be finished.
-  Transformer(const ModelOptions& options, ParameterStore& params);
+  // Registers this rank's shares of all parameters. `options` must be finished.
+  Transformer(const ModelOptions& options, const MeshAxes& axes, ParameterStore& params);
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
 
-  // Allocates and fills the lookup tables. Once, before the first call below.
-  void Allocate(Device device, MemoryLedger& ledger);
+  // Allocates and fills the lookup tables, and allocates what travels between tensor-parallel ranks
+  // for activations of `dtype` and batches of up to `rows` tokens. Once, before the first call
+  // below.
+  void Allocate(Device device, MemoryLedger& ledger, DType dtype, int64_t rows);
+  // Memory for a sequence of up to `capacity_tokens`, for Decode.
+  KeyValueCache MakeCache(Device device, MemoryLedger& ledger, DType dtype,
+                          int64_t capacity_tokens) const;
 
   // losses[n] (fp32, [B*T], overwritten) of every target, and to the sink the gradient of
   // gradient_scale * sum(losses). Tells the sink when each group is complete.
@@ -46,12 +59,18 @@ class Transformer {
 
   const ModelOptions& options() const { return options_; }
   ParamId embedding() const { return embedding_; }
+  // This rank's rows of the embedding table.
+  const Share& vocabulary() const { return vocabulary_; }
 
  private:
   struct Features;
 
   std::vector<Block> MakeBlocks(ParameterStore& params) const;
-  // The rows of the embedding table, [N, C], in the arena.
+  std::optional<MatrixSlice> TableSlice() const;
+  VocabularySlice slice() const { return {vocabulary_.begin, vocabulary_.whole}; }
+  // What tensor-parallel ranks send at once, at most, for batches of up to `rows` tokens.
+  int64_t TravelBytes(DType dtype, int64_t rows) const;
+  // The rows of the embedding table, [m, C], this rank's of N, in the arena.
   Tensor Embed(Context& ctx, const ParameterStore& params, const Tensor& tokens) const;
   // All blocks and the final norm. With `saved`, keeps what Backward needs as the recompute option
   // says.
@@ -60,6 +79,9 @@ class Transformer {
                       const Features& features, Tensor dx, GradientSink& sink) const;
 
   ModelOptions options_;
+  // Enqueues communication; layers, which have no state of their own, refer to it.
+  mutable TensorAxis axis_;
+  Share vocabulary_;
   GroupId embedding_group_;
   GroupId gains_group_;
   ParamId embedding_;

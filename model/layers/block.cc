@@ -4,18 +4,20 @@
 
 namespace panthera {
 
-Block::Block(ParameterStore& params, GroupId group, GroupId gains, const std::string& name,
-             const ModelOptions& options)
+Block::Block(ParameterStore& params, GroupId group, GroupId gains, TensorAxis& axis,
+             const std::string& name, const ModelOptions& options)
     : group_(group),
+      axis_(&axis),
       width_(options.width),
       norm1_(params, gains, name + ".input_layernorm.weight", options.width, options.norm_epsilon),
-      attention_(params, group, name + ".self_attn", options),
+      attention_(params, group, axis, name + ".self_attn", options),
       norm2_(params, gains, name + ".post_attention_layernorm.weight", options.width,
              options.norm_epsilon),
-      mlp_(params, group, name + ".mlp", options) {}
+      mlp_(params, group, axis, name + ".mlp", options) {}
 
 Block::Saved Block::Allocate(Context& ctx, int64_t sequences, int64_t tokens, DType dtype) const {
-  const int64_t rows = sequences * tokens;
+  const int64_t all_rows = sequences * tokens;
+  const int64_t rows = axis_->LocalRows(all_rows);
   Arena& arena = ctx.arena();
   return {.norm1 = arena.Allocate({rows, width_}, dtype, "norm 1"),
           .rstd1 = arena.Allocate({rows}, DType::kF32, "norm 1 scale"),
@@ -23,7 +25,7 @@ Block::Saved Block::Allocate(Context& ctx, int64_t sequences, int64_t tokens, DT
           .middle = arena.Allocate({rows, width_}, dtype, "block middle"),
           .norm2 = arena.Allocate({rows, width_}, dtype, "norm 2"),
           .rstd2 = arena.Allocate({rows}, DType::kF32, "norm 2 scale"),
-          .mlp = mlp_.Allocate(ctx, rows, dtype)};
+          .mlp = mlp_.Allocate(ctx, all_rows, dtype)};
 }
 
 void Block::Forward(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
@@ -50,7 +52,7 @@ void Block::Backward(Context& ctx, const ParameterStore& params, const RotaryTab
 }
 
 void Block::Decode(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
-                   int64_t position, const LayerCache& cache, Tensor x) const {
+                   NewTokens tokens, const LayerCache& cache, Tensor x) const {
   params.AwaitPublished(group_, ctx.compute());
   const Arena::Scope scope(ctx.arena());
   const int64_t rows = x.size(0);
@@ -58,9 +60,9 @@ void Block::Decode(Context& ctx, const ParameterStore& params, const RotaryTable
   const Tensor branch = ctx.arena().Allocate(x.shape(), x.dtype(), "decode branch");
   const Tensor rstd = ctx.arena().Allocate({rows}, DType::kF32, "decode norm scale");
   norm1_.Forward(ctx, params, x, normed, rstd);
-  attention_.Decode(ctx, params, rotary, normed, position, cache, branch);
+  attention_.Decode(ctx, params, rotary, normed, tokens, cache, branch);
   norm2_.ForwardAdd(ctx, params, x, branch, x, normed, rstd);
-  mlp_.Forward(ctx, params, normed, branch, mlp_.Allocate(ctx, rows, x.dtype()));
+  mlp_.Forward(ctx, params, normed, branch, mlp_.Allocate(ctx, tokens.count, x.dtype()));
   Add(ctx, x, branch, x);
 }
 

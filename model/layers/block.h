@@ -16,35 +16,37 @@ class Block {
  public:
   // What Backward needs besides x. Lives in the arena.
   struct Saved {
-    Tensor norm1;  // [N, C]
-    Tensor rstd1;  // [N] fp32
+    Tensor norm1;  // [m, C], this rank's rows (TensorAxis), as are those below
+    Tensor rstd1;  // [m] fp32
     Attention::Saved attention;
-    Tensor middle;  // r, [N, C]
-    Tensor norm2;   // [N, C]
-    Tensor rstd2;   // [N] fp32
+    Tensor middle;  // r, [m, C]
+    Tensor norm2;   // [m, C]
+    Tensor rstd2;   // [m] fp32
     Mlp::Saved mlp;
   };
 
-  // Registers the block's matrices in `group` and its gains in `gains`. `name` is the Hugging Face
-  // prefix, such as "model.layers.3".
-  Block(ParameterStore& params, GroupId group, GroupId gains, const std::string& name,
-        const ModelOptions& options);
+  // Registers this rank's shares of the block's matrices in `group` and its gains in `gains`.
+  // `name` is the Hugging Face prefix, such as "model.layers.3". `axis` must outlive the block.
+  Block(ParameterStore& params, GroupId group, GroupId gains, TensorAxis& axis,
+        const std::string& name, const ModelOptions& options);
 
   GroupId group() const { return group_; }
 
   Saved Allocate(Context& ctx, int64_t sequences, int64_t tokens, DType dtype) const;
-  // x, y [N, C] with N = sequences * tokens; y overwritten.
+  // x, y [m, C], this rank's rows of N = sequences * tokens; y overwritten.
   void Forward(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
                const Tensor& x, Tensor y, const Saved& saved) const;
   // On entry dy is the gradient of y, on return that of x. Destroys parts of `saved`.
   void Backward(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
                 const Tensor& x, const Saved& saved, Tensor dy, GradientSink& sink) const;
-  // Forward of new tokens of one sequence (Attention::Decode); x is overwritten with y.
+  // Forward of `tokens` new tokens of one sequence (Attention::Decode); x, this rank's rows of
+  // them, is overwritten with y.
   void Decode(Context& ctx, const ParameterStore& params, const RotaryTable& rotary,
-              int64_t position, const LayerCache& cache, Tensor x) const;
+              NewTokens tokens, const LayerCache& cache, Tensor x) const;
 
  private:
   GroupId group_;
+  TensorAxis* axis_;
   int64_t width_;
   Norm norm1_;
   Attention attention_;

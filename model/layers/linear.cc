@@ -4,17 +4,18 @@
 
 namespace panthera {
 
-Linear::Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts,
-               int64_t inputs, double init_deviation, Op op)
-    : inputs_(inputs), op_(op) {
+Linear::Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts, Share inputs,
+               double init_deviation, Op op)
+    : inputs_(inputs.size()), op_(op) {
   CHECK(!parts.empty());
   for (const Part& part : parts) {
     parts_.push_back(params.Add(group, {.name = part.name,
-                                        .shape = {part.rows, inputs},
+                                        .shape = {part.rows.size(), inputs.size()},
                                         .kind = ParamKind::kMatrix,
                                         .init_mean = 0,
-                                        .init_deviation = init_deviation}));
-    outputs_ += part.rows;
+                                        .init_deviation = init_deviation,
+                                        .slice = SliceOf(part.rows, inputs)}));
+    outputs_ += part.rows.size();
   }
 }
 

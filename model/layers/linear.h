@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model/layers/tensor_axis.h"
 #include "runtime/math/context.h"
 #include "runtime/math/gemm.h"
 #include "runtime/math/op_times.h"
@@ -15,17 +16,22 @@ namespace panthera {
 // y = x W^T without bias, W being one logical matrix or several stacked on top of each other
 // (query, key and value projections; gate and up projections). Stacked matrices keep their own
 // names and sums; where they lie next to each other in memory they are multiplied as one.
+//
+// Under tensor parallelism a rank has some rows of every matrix, and gets those columns of y
+// (column-parallel, after W^T), or some columns, and gives one rank's term of y (row-parallel).
 class Linear {
  public:
   struct Part {
     std::string name;
-    int64_t rows;
+    Share rows;
   };
 
-  // Registers the parts, each [rows, inputs], in `group`. Their products count as `op`.
-  Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts, int64_t inputs,
+  // Registers this rank's shares of the parts, each [rows, inputs], in `group`. Their products
+  // count as `op`.
+  Linear(ParameterStore& params, GroupId group, const std::vector<Part>& parts, Share inputs,
          double init_deviation, Op op);
 
+  // Of this rank, as are the shapes below.
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
 

@@ -6,41 +6,48 @@
 
 namespace panthera {
 
-Mlp::Mlp(ParameterStore& params, GroupId group, const std::string& name,
+Mlp::Mlp(ParameterStore& params, GroupId group, TensorAxis& axis, const std::string& name,
          const ModelOptions& options)
-    : ffn_width_(options.ffn_width),
+    : axis_(&axis),
+      ffn_(axis.ShareOf(options.ffn_width)),
       gate_up_(params, group,
-               {{name + ".gate_proj.weight", options.ffn_width},
-                {name + ".up_proj.weight", options.ffn_width}},
-               options.width, options.init_deviation, Op::kGateUp),
-      down_(params, group, {{name + ".down_proj.weight", options.width}}, options.ffn_width,
+               {{name + ".gate_proj.weight", ffn_}, {name + ".up_proj.weight", ffn_}},
+               Share::All(options.width), options.init_deviation, Op::kGateUp),
+      down_(params, group, {{name + ".down_proj.weight", Share::All(options.width)}}, ffn_,
             options.residual_init_deviation(), Op::kDown) {}
 
 Mlp::Saved Mlp::Allocate(Context& ctx, int64_t rows, DType dtype) const {
-  return {.gate_up = ctx.arena().Allocate({rows, 2 * ffn_width_}, dtype, "mlp gate and up"),
-          .hidden = ctx.arena().Allocate({rows, ffn_width_}, dtype, "mlp hidden")};
+  return {.gate_up = ctx.arena().Allocate({rows, 2 * ffn_.size()}, dtype, "mlp gate and up"),
+          .hidden = ctx.arena().Allocate({rows, ffn_.size()}, dtype, "mlp hidden")};
 }
 
 void Mlp::Forward(Context& ctx, const ParameterStore& params, const Tensor& x, Tensor y,
                   const Saved& saved) const {
-  gate_up_.Forward(ctx, params, x, saved.gate_up);
+  const int64_t rows = saved.hidden.size(0);
+  gate_up_.Forward(ctx, params, axis_->Gather(ctx, x, rows), saved.gate_up);
   SwiGlu(ctx, saved.gate_up, saved.hidden);
-  down_.Forward(ctx, params, saved.hidden, y);
+  down_.Forward(ctx, params, saved.hidden, axis_->Partial(ctx, y, rows));
+  axis_->ReduceScatter(ctx, y);
 }
 
 void Mlp::Backward(Context& ctx, const ParameterStore& params, const Tensor& dy, const Tensor& x,
                    const Saved& saved, Tensor dx, GradientSink& sink) const {
-  down_.BackwardWeights(ctx, params, dy, saved.hidden, sink);
+  const int64_t rows = saved.hidden.size(0);
+  axis_->GatherAhead(ctx, x);
+  const Tensor all_dy = axis_->Gather(ctx, dy, rows);
+  down_.BackwardWeights(ctx, params, all_dy, saved.hidden, sink);
   {
     const Arena::Scope scope(ctx.arena());
     const Tensor dhidden =
         ctx.arena().Allocate(saved.hidden.shape(), saved.hidden.dtype(), "mlp hidden gradient");
-    down_.BackwardInput(ctx, params, dy, dhidden);
+    down_.BackwardInput(ctx, params, all_dy, dhidden);
     SwiGluBackward(ctx, dhidden, saved.gate_up, saved.gate_up);
   }
   const Tensor& dgate_up = saved.gate_up;
-  gate_up_.BackwardWeights(ctx, params, dgate_up, x, sink);
-  gate_up_.BackwardInput(ctx, params, dgate_up, dx);
+  gate_up_.BackwardInput(ctx, params, dgate_up, axis_->Partial(ctx, dx, rows));
+  axis_->BeginReduceScatter(ctx, dx);
+  gate_up_.BackwardWeights(ctx, params, dgate_up, axis_->GatheredAhead(ctx, x, rows), sink);
+  axis_->EndReduceScatter(ctx, dx);
 }
 
 }  // namespace panthera

@@ -13,23 +13,26 @@ class Mlp {
  public:
   // What Backward needs. Lives in the arena.
   struct Saved {
-    Tensor gate_up;  // [N, 2F]
+    Tensor gate_up;  // [N, 2F], F this rank's share of hidden features
     Tensor hidden;   // [N, F]
   };
 
-  // `name` is the Hugging Face prefix, such as "model.layers.3.mlp".
-  Mlp(ParameterStore& params, GroupId group, const std::string& name, const ModelOptions& options);
+  // `name` is the Hugging Face prefix, such as "model.layers.3.mlp". `axis` must outlive the layer.
+  Mlp(ParameterStore& params, GroupId group, TensorAxis& axis, const std::string& name,
+      const ModelOptions& options);
 
+  // For N = `rows` rows.
   Saved Allocate(Context& ctx, int64_t rows, DType dtype) const;
-  // x, y [N, C]; y overwritten.
+  // x, y [m, C], this rank's rows of N (TensorAxis); y overwritten.
   void Forward(Context& ctx, const ParameterStore& params, const Tensor& x, Tensor y,
                const Saved& saved) const;
-  // dx [N, C] overwritten. Uses saved.gate_up as scratch: its contents are lost.
+  // dy, x, dx [m, C]; dx overwritten. Uses saved.gate_up as scratch: its contents are lost.
   void Backward(Context& ctx, const ParameterStore& params, const Tensor& dy, const Tensor& x,
                 const Saved& saved, Tensor dx, GradientSink& sink) const;
 
  private:
-  int64_t ffn_width_;
+  TensorAxis* axis_;
+  Share ffn_;
   Linear gate_up_;
   Linear down_;
 };

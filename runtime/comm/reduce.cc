@@ -66,7 +66,7 @@ std::vector<T> GatherRows(Communicator& comm, std::span<const T> values, Stream&
 
 // values[i] = combine(...combine(combine(v_0[i], v_1[i]), v_2[i])...).
 template <typename T, typename Combine>
-void AllReduce(Communicator& comm, std::span<T> values, Stream& stream, const Combine& combine) {
+void AllReduceAlong(Communicator& comm, std::span<T> values, Stream& stream, const Combine& combine) {
   const std::vector<T> rows = GatherRows<T>(comm, values, stream);
   if (rows.empty()) {
     return;
@@ -77,6 +77,15 @@ void AllReduce(Communicator& comm, std::span<T> values, Stream& stream, const Co
       result = combine(result, rows[r * values.size() + i]);
     }
     values[i] = result;
+  }
+}
+
+// Along both axes.
+template <typename T, typename Combine>
+void AllReduce(const MeshAxes& axes, std::span<T> values, Stream& stream, const Combine& combine) {
+  AllReduceAlong(axes.data(), values, stream, combine);
+  if (axes.tensor_size() > 1) {
+    AllReduceAlong(axes.tensor(), values, stream, combine);
   }
 }
 
@@ -118,12 +127,12 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
   });
 }
 
-void AllReduceSum(Communicator& comm, std::span<double> values, Stream& stream) {
-  AllReduce(comm, values, stream, [](double a, double b) { return a + b; });
+void AllReduceSum(const MeshAxes& axes, std::span<double> values, Stream& stream) {
+  AllReduce(axes, values, stream, [](double a, double b) { return a + b; });
 }
 
-void AllReduceOr(Communicator& comm, std::span<uint8_t> flags, Stream& stream) {
-  AllReduce(comm, flags, stream, [](uint8_t a, uint8_t b) { return static_cast<uint8_t>(a | b); });
+void AllReduceOr(const MeshAxes& axes, std::span<uint8_t> flags, Stream& stream) {
+  AllReduce(axes, flags, stream, [](uint8_t a, uint8_t b) { return static_cast<uint8_t>(a | b); });
   if (!stream.device().is_meta()) {
     for (uint8_t& flag : flags) {
       flag = flag != 0 ? 1 : 0;

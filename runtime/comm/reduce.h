@@ -7,6 +7,7 @@
 #include <span>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/stream.h"
 #include "runtime/device/tensor.h"
 #include "runtime/math/gemm.h"
@@ -27,13 +28,14 @@ void SumRows(const Tensor& contributions, float scale, Accumulate accumulate, Te
              Stream& stream);
 
 // The following two are for a few host numbers per step, on a stream of the CPU: an all-gather,
-// then a loop in rank order. All ranks pass the same count and get the same bits. On a stream of
-// kMeta they count the traffic and leave the values alone. May block on the peers.
+// then a loop in rank order, along the data axis and then, if there is one, along the tensor axis.
+// All ranks of the mesh pass the same count and get the same bits. On a stream of kMeta they count
+// the traffic and leave the values alone. May block on the peers.
 
-// values[i] = (((v_0[i] + v_1[i]) + v_2[i]) + ...), v_r being rank r's values.
-void AllReduceSum(Communicator& comm, std::span<double> values, Stream& stream);
+// values[i] = (((v_0[i] + v_1[i]) + v_2[i]) + ...), v_r being rank r's values, on either axis.
+void AllReduceSum(const MeshAxes& axes, std::span<double> values, Stream& stream);
 // flags[i] = 1 if any rank's flag i is not 0, else 0.
-void AllReduceOr(Communicator& comm, std::span<uint8_t> flags, Stream& stream);
+void AllReduceOr(const MeshAxes& axes, std::span<uint8_t> flags, Stream& stream);
 
 }  // namespace panthera
 

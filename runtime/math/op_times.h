@@ -25,25 +25,26 @@ namespace panthera {
 
 // What a step consists of, in the order in which a step comes to it.
 enum class Op : uint8_t {
-  kData,          // the batch is read
-  kEmbedding,     //
-  kNorm,          // with the residual addition that is fused into it
-  kQkv,           // products with the matrices of that name
-  kRope,          //
-  kAttention,     // scores, softmax, weighted sum
-  kAttentionOut,  // product
-  kGateUp,        // product
-  kSwiGlu,        //
-  kDown,          // product
-  kResidual,      //
-  kHead,          // product
-  kCrossEntropy,  //
-  kExchange,      // gradients travel between ranks
-  kFold,          // gradients of all ranks are summed, into the momentum or a buffer
-  kUpdate,        // weights and state
-  kPublish,       // weights travel between ranks
+  kData,            // the batch is read
+  kEmbedding,       //
+  kNorm,            // with the residual addition that is fused into it
+  kQkv,             // products with the matrices of that name
+  kRope,            //
+  kAttention,       // scores, softmax, weighted sum
+  kAttentionOut,    // product
+  kGateUp,          // product
+  kSwiGlu,          //
+  kDown,            // product
+  kResidual,        //
+  kHead,            // product
+  kCrossEntropy,    //
+  kTensorExchange,  // activations travel between tensor-parallel ranks, and are summed
+  kExchange,        // gradients travel between ranks
+  kFold,            // gradients of all ranks are summed, into the momentum or a buffer
+  kUpdate,          // weights and state
+  kPublish,         // weights travel between ranks
 };
-inline constexpr int kNumOps = 17;
+inline constexpr int kNumOps = 18;
 
 enum class OpPass : uint8_t {
   kForward,         // and whatever has no other pass

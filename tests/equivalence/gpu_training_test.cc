@@ -243,7 +243,7 @@ TEST_P(GpuTrainingTest, RequestsAndSendsWhatItsPlanSays) {
     const DataLoader data = run_.OpenData();
     const int64_t sent_before = world.data_parallel->bytes_sent();
     ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
-    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.bytes_sent);
+    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.sent.data);
     for (int c = 0; c < kNumMemoryCategories; ++c) {
       const auto category = static_cast<MemoryCategory>(c);
       const int64_t arena = category == MemoryCategory::kActivations ? plan.arena_bytes : 0;

@@ -102,7 +102,7 @@ TEST_P(MemoryPlanTest, EqualsEveryByteThatARealRunRequests) {
     const DataLoader data = run.OpenData();
     const int64_t sent_before = world.data_parallel->bytes_sent();
     ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
-    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.bytes_sent);
+    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.sent.data);
     ExpectPlanned(plan, *trainer, ledger);
 
     // Every rank has two full batches, and one sequence more.
@@ -126,7 +126,7 @@ void ExpectOneStepAsPlanned(const TinyRun& run, int ranks) {
     const DataLoader data = run.OpenData();
     const int64_t sent_before = world.data_parallel->bytes_sent();
     ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
-    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.bytes_sent);
+    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.sent.data);
     ExpectPlanned(plan, *trainer, rank_world.ledger());
   });
 }

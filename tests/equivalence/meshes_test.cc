@@ -62,7 +62,7 @@ class Ranks {
       for (int64_t step = 0; step < 2 * kHalf; ++step) {
         const int64_t sent = world.data_parallel->bytes_sent();
         Step(*trainer, step, rank_world.rank(), course);
-        EXPECT_EQ(world.data_parallel->bytes_sent() - sent, plan.bytes_sent);
+        EXPECT_EQ(world.data_parallel->bytes_sent() - sent, plan.sent.data);
         if (step == 0) {
           Copy(*trainer, course.first);
         }

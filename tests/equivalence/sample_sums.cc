@@ -75,6 +75,7 @@ SampleSums SumOverSamples(Trainer& trainer, const DataLoader& data, int64_t firs
 SampleSums SumOverFirstStep(const TinyRun& run) {
   World world;
   world.data_parallel = std::make_unique<SelfCommunicator>();
+  world.tensor_parallel = std::make_unique<SelfCommunicator>();
   MemoryLedger ledger;
   const std::unique_ptr<Trainer> trainer = NewTrainer(run.options, world, ledger);
   return SumOverSamples(*trainer, run.OpenData(), 0, run.options.train.global_batch);

@@ -42,9 +42,12 @@ void CopySegments(const ParameterStore& params, GroupId group, const std::string
   for (const ShardSegment& segment : params.segments(group)) {
     const ParamSpec& spec = params.spec(segment.param);
     std::vector<float>& tensor = tensors[spec.name + suffix];
-    tensor.resize(static_cast<size_t>(spec.shape.elements()));
-    std::copy_n(shard.begin() + segment.shard_begin, segment.elements,
-                tensor.begin() + segment.param_begin);
+    tensor.resize(static_cast<size_t>(spec.logical_shape().elements()));
+    const ElementMap map = spec.logical_elements();
+    for (int64_t i = 0; i < segment.elements; ++i) {
+      tensor[static_cast<size_t>(map(segment.param_begin + i))] =
+          shard[static_cast<size_t>(segment.shard_begin + i)];
+    }
   }
 }
 
@@ -105,13 +108,15 @@ DataLoader TinyRun::OpenData() const {
   return *std::move(data);
 }
 
-World WorldOf(RankWorld& ranks, Device device) {
+World WorldOf(RankWorld& ranks, Device device, int tensor) {
   World world;
   world.device = device;
-  world.mesh.data_rank = ranks.rank();
-  world.mesh.data_size = ranks.size();
+  const absl::StatusOr<Mesh> mesh = Mesh::Create({.tensor = tensor}, ranks.rank(), ranks.size());
+  CHECK_OK(mesh.status());
+  world.mesh = *mesh;
   world.host = std::make_unique<BorrowedHostGroup>(ranks.host());
-  world.data_parallel = ranks.Split(0);
+  world.data_parallel = ranks.Split(mesh->tensor_rank);
+  world.tensor_parallel = ranks.Split(mesh->data_rank);
   return world;
 }
 

@@ -34,9 +34,9 @@ class TinyRun {
   TempDir directory_;
 };
 
-// A world of thread ranks as the launcher has it, each computing on `device`; the ranks of `ranks`
-// must make the same calls.
-World WorldOf(RankWorld& ranks, Device device = {});
+// A world of thread ranks as the launcher has it, each computing on `device`, of which `tensor`
+// neighbours at a time share each layer; the ranks of `ranks` must make the same calls.
+World WorldOf(RankWorld& ranks, Device device = {}, int tensor = 1);
 
 // A trainer with fresh parameters for this rank.
 std::unique_ptr<Trainer> NewTrainer(RunOptions options, World& world, MemoryLedger& ledger);

@@ -36,7 +36,8 @@ Evaluation Measure(const TinyRun& run, int ranks, int64_t batch, int64_t sequenc
     RunOptions options = run.options;
     ASSERT_EQ(options.Finish(1), absl::OkStatus());
     ModelInstance instance(options.model, WeightStorage::kFp32, world.communicator(),
-                           std::make_unique<Context>(Device(), world.ledger(), kArenaBytes));
+                           std::make_unique<Context>(Device(), world.ledger(), kArenaBytes),
+                           batch * options.model.sequence_length);
     InitializeShards(instance.params(), 3);
     instance.params().Publish(world.communicator(), world.stream(), world.stream());
     const ValidationSet set = OpenValidation(options);
@@ -95,7 +96,7 @@ TEST(EvaluationTest, OnMetaMeasuresTheArenaForEveryCount) {
     const auto planned = [&](int64_t batch, int64_t sequences) {
       MemoryLedger ledger;
       ModelInstance instance(options.model, WeightStorage::kFp32, world.communicator(),
-                             Context::Plan({}, ledger));
+                             Context::Plan({}, ledger), batch * options.model.sequence_length);
       Evaluator evaluator(instance, batch);
       EXPECT_TRUE(evaluator.Run(nullptr, sequences, world.communicator()).ok());
       return instance.context().arena().peak_bytes();

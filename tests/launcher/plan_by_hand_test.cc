@@ -72,7 +72,7 @@ void ExpectOutsideOfTheArena(const StepPlan& plan, const ByHand& expected) {
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kCommunication), expected.communication);
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kActivations), 0) << "all of them are in the arena";
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kData), expected.data);
-  EXPECT_EQ(plan.bytes_sent, expected.sent);
+  EXPECT_EQ(plan.sent.sum(), expected.sent);
 }
 
 // The arena at its fullest without what a library takes for a product.
@@ -185,7 +185,7 @@ TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
        .communication =
            same.memory.bytes(MemoryCategory::kCommunication) - 50'304 - 64 * kSeenRows + 8,
        .data = same.memory.bytes(MemoryCategory::kData),
-       .sent = same.bytes_sent - 63 * kSeenRows});
+       .sent = same.sent.sum() - 63 * kSeenRows});
 }
 
 // The same run with steps that travel as directions. A rank's message about its shard of a group
@@ -217,7 +217,7 @@ TEST(PlanByHandTest, DirectionsOfSevenBillionParametersOn64Ranks) {
   EXPECT_EQ(more(MemoryCategory::kCommunication), kOwn + 64 * kEmbedding + 8 * 34);
   EXPECT_EQ(more(MemoryCategory::kData), 0);
   EXPECT_EQ(directions.arena_bytes, weights.arena_bytes);
-  EXPECT_EQ(directions.bytes_sent - weights.bytes_sent, 63 * (kOwn - 2 * kShard));
+  EXPECT_EQ(directions.sent.sum() - weights.sent.sum(), 63 * (kOwn - 2 * kShard));
 }
 
 // C = 8192, L = 80, H = 64, K = 8, D = 128, F = 28672, V = 128256, T = 4096, B = 1, R = 1024; 2,048

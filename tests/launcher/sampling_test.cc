@@ -129,7 +129,7 @@ ModelOptions SmallModel(int64_t vocab_size) {
 struct Model {
   explicit Model(int64_t vocab_size)
       : instance(SmallModel(vocab_size), WeightStorage::kFp32, self,
-                 std::make_unique<Context>(Device(), ledger, int64_t{1} << 24)) {
+                 std::make_unique<Context>(Device(), ledger, int64_t{1} << 24), kContext) {
     InitializeShards(instance.params(), 5);
     instance.params().Publish(self, instance.context().compute(), instance.context().exchange());
   }
@@ -245,12 +245,13 @@ TEST(GeneratorTest, PlansTheArenaOfEveryPromptLengthAndCount) {
     for (int64_t prompt_tokens = 1; prompt_tokens <= kContext + 2; ++prompt_tokens) {
       for (const int64_t count : {int64_t{1}, int64_t{2}, kContext / 2, 3 * kContext}) {
         MemoryLedger plan;
-        ModelInstance meta(SmallModel(kVocabulary), weights, self, Context::Plan({}, plan));
+        ModelInstance meta(SmallModel(kVocabulary), weights, self, Context::Plan({}, plan),
+                           kContext);
         Generator(meta, kVocabulary).Plan(prompt_tokens, count);
         const int64_t planned = meta.context().arena().peak_bytes();
         MemoryLedger ledger;
         ModelInstance real(SmallModel(kVocabulary), weights, self,
-                           std::make_unique<Context>(Device(), ledger, planned));
+                           std::make_unique<Context>(Device(), ledger, planned), kContext);
         InitializeShards(real.params(), 5);
         real.params().Publish(self, real.context().compute(), real.context().exchange());
         const std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens), 7);

@@ -32,9 +32,9 @@ double InitialLoss(const ModelOptions& options) {
   MemoryLedger ledger;
   SelfCommunicator self;
   ParameterStore params;
-  Transformer model(options, params);
+  Transformer model(options, self, params);
   params.Allocate({}, ledger, self, WeightStorage::kFp32);
-  model.Allocate({}, ledger);
+  model.Allocate({}, ledger, DType::kF32, /*rows=*/0);
   InitializeShards(params, 3);
   for (int i = 0; i < params.num_params(); ++i) {
     const std::string& name = params.spec({i}).name;

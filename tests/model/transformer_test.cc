@@ -79,11 +79,11 @@ struct Fixture {
   explicit Fixture(const ModelOptions& model_options, WeightStorage storage = WeightStorage::kFp32)
       : options(model_options),
         ctx({}, ledger, 1 << 22),
-        model(model_options, params),
+        model(model_options, self, params),
         tokens(testing::RandomTokens(kSequences * kTokens, options.vocab_size, 1)),
         targets(testing::RandomTokens(kSequences * kTokens, options.vocab_size, 2)) {
     params.Allocate({}, ledger, self, storage);
-    model.Allocate({}, ledger);
+    model.Allocate({}, ledger, ValueDType(storage), kSequences * kTokens);
     InitializeShards(params, 7);
     for (int i = 0; i < params.num_params(); ++i) {
       if (params.spec({i}).kind == ParamKind::kGain) {
@@ -222,7 +222,7 @@ TEST_P(TransformerTest, LossWithoutGradientsIsTheSame) {
 
 TEST_P(TransformerTest, DecodingTokenByTokenGivesTheLogitsOfTheWholeText) {
   Fixture f(Options());
-  KeyValueCache cache({}, f.ledger, f.options, DType::kF32, kTokens);
+  KeyValueCache cache = f.model.MakeCache({}, f.ledger, DType::kF32, kTokens);
   const HostTensor logits(Shape{1, f.options.vocab_size}, DType::kF32);
   const std::vector<double> expected = testing::reference::TransformerLogits(
       f.options, f.Parameters(), ToDoubles(f.tokens.tensor().Slice(0, kTokens)), 1);
@@ -244,9 +244,9 @@ TEST_P(TransformerTest, PlanningTakesAsMuchMemoryAsComputing) {
   const std::unique_ptr<Context> meta = Context::Plan({}, ledger);
   SelfCommunicator self;
   ParameterStore params;
-  Transformer model(Options(), params);
+  Transformer model(Options(), self, params);
   params.Allocate(meta->device(), ledger, self, WeightStorage::kFp32);
-  model.Allocate(meta->device(), ledger);
+  model.Allocate(meta->device(), ledger, DType::kF32, kSequences * kTokens);
   GradientRecorder gradients(real.params);
   const HostTensor losses(Shape{kSequences * kTokens}, DType::kF32);
   const Tensor meta_tokens = testing::MetaTensor({kSequences, kTokens}, DType::kI32);

@@ -41,7 +41,8 @@ std::vector<std::vector<float>> LogitsOf(ModelInstance& instance, std::vector<in
   Context& ctx = instance.context();
   const ModelOptions& options = instance.model().options();
   const auto length = static_cast<int64_t>(tokens.size());
-  KeyValueCache cache(ctx.device(), ctx.ledger(), options, instance.dtype(), length);
+  KeyValueCache cache =
+      instance.model().MakeCache(ctx.device(), ctx.ledger(), instance.dtype(), length);
   Buffer memory(ctx.device(), ctx.ledger(), MemoryCategory::kData, "logits",
                 options.vocab_size * SizeOf(instance.dtype()));
   const Tensor logits = memory.View({1, options.vocab_size}, instance.dtype());
