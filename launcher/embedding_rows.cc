@@ -61,7 +61,7 @@ EmbeddingMeasures MeasureEmbedding(ModelInstance& instance, double outlier_bound
   RowSquares(ctx, table, squares);
   const int64_t vocabulary = instance.model().vocabulary().whole;
   const int ranks = host_tensor_parallel.size();
-  const int64_t most_rows = CeilDiv(vocabulary, int64_t{ranks});
+  const int64_t most_rows = AlignedShareOf(vocabulary, ranks, 0).size();
   // A rank's largest component, its outliers, and the squares of its rows.
   std::vector<double> own = {ReadToHost<float>(ctx, largest)[0],
                              static_cast<double>(ReadToHost<int64_t>(ctx, outliers)[0])};
@@ -80,7 +80,7 @@ EmbeddingMeasures MeasureEmbedding(ModelInstance& instance, double outlier_bound
     // Not std::max, which would lose a NaN.
     measures.largest = its[0] <= measures.largest ? measures.largest : its[0];
     measures.outliers += its[1];
-    const int64_t its_rows = ShareOf(vocabulary, ranks, rank).size();
+    const int64_t its_rows = AlignedShareOf(vocabulary, ranks, rank).size();
     measures.squares.insert(measures.squares.end(), its + 2, its + 2 + its_rows);
   }
   return measures;

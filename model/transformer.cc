@@ -18,7 +18,7 @@ struct Transformer::Features {
 Transformer::Transformer(const ModelOptions& options, const MeshAxes& axes, ParameterStore& params)
     : options_(options),
       axis_(axes),
-      vocabulary_(axis_.ShareOf(options.vocab_size)),
+      vocabulary_(axis_.AlignedShareOf(options.vocab_size)),
       embedding_group_(params.AddGroup("embedding", GroupKind::kSharded)),
       gains_group_(params.AddGroup("gains", GroupKind::kReplicated)),
       embedding_(params.Add(embedding_group_, {.name = "model.embed_tokens.weight",
@@ -63,7 +63,7 @@ int64_t Transformer::TravelBytes(DType dtype, int64_t rows) const {
       {all_rows * options_.width * SizeOf(dtype),
        shares_keys ? ranks * rows * 2 * CeilDiv(key_features, ranks) * SizeOf(dtype) : 0,
        ranks * chunk_rows * kCrossEntropyPart * SizeOf(DType::kF64),
-       ranks * CeilDiv(options_.vocab_size, ranks) * SizeOf(dtype)});
+       ranks * AlignedShareOf(options_.vocab_size, ranks, 0).size() * SizeOf(dtype)});
 }
 
 void Transformer::Allocate(Device device, MemoryLedger& ledger, DType dtype, int64_t rows) {

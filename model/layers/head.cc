@@ -25,7 +25,7 @@ void Multiply(Context& ctx, OpPass pass, const Product& product) {
 Head::Head(ParamId output, TensorAxis& axis, const ModelOptions& options)
     : output_(output),
       axis_(&axis),
-      tokens_(axis.ShareOf(options.vocab_size)),
+      tokens_(axis.AlignedShareOf(options.vocab_size)),
       tie_(options.tie),
       chunk_rows_(options.head_chunk_rows) {}
 
@@ -167,7 +167,7 @@ void Head::Logits(Context& ctx, const ParameterStore& params, const Tensor& h,
   const Arena::Scope scope(ctx.arena());
   const Tensor features = Arranged(ctx, h);
   const int ranks = axis_->size();
-  const int64_t most = CeilDiv(tokens_.whole, int64_t{ranks});
+  const int64_t most = AlignedShareOf(tokens_.whole, ranks, 0).size();
   Tensor all = logits;
   Tensor own = logits;
   if (ranks > 1) {
@@ -185,7 +185,7 @@ void Head::Logits(Context& ctx, const ParameterStore& params, const Tensor& h,
   axis_->AllGather(ctx, all.Slice(axis_->rank(), axis_->rank() + 1), all);
   const Tensor flat = logits.Reshape({tokens_.whole});
   for (int rank = 0; rank < ranks; ++rank) {
-    const Share its = ShareOf(tokens_.whole, ranks, rank);
+    const Share its = AlignedShareOf(tokens_.whole, ranks, rank);
     Copy(ctx.compute(), all.Slice(rank, rank + 1).Reshape({most}).Slice(0, its.size()),
          flat.Slice(its.begin, its.end));
   }

@@ -9,7 +9,7 @@ namespace panthera {
 Mlp::Mlp(ParameterStore& params, GroupId group, TensorAxis& axis, const std::string& name,
          const ModelOptions& options)
     : axis_(&axis),
-      ffn_(axis.ShareOf(options.ffn_width)),
+      ffn_(axis.AlignedShareOf(options.ffn_width)),
       gate_up_(params, group,
                {{name + ".gate_proj.weight", ffn_}, {name + ".up_proj.weight", ffn_}},
                Share::All(options.width), options.init_deviation, Op::kGateUp),

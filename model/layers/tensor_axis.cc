@@ -19,6 +19,17 @@ Share ShareOf(int64_t whole, int64_t parts, int64_t part) {
   return {begin, begin + least + (part < larger ? 1 : 0), whole};
 }
 
+Share AlignedShareOf(int64_t whole, int64_t parts, int64_t part) {
+  constexpr int64_t kLargestUnit = 64;
+  constexpr int64_t kUnitsOfAPart = 8;
+  int64_t unit = whole % parts == 0 ? 1 : kLargestUnit;
+  while (unit > 1 && (whole % unit != 0 || whole < kUnitsOfAPart * unit * parts)) {
+    unit /= 2;
+  }
+  const Share units = ShareOf(whole / unit, parts, part);
+  return {units.begin * unit, units.end * unit, whole};
+}
+
 std::optional<MatrixSlice> SliceOf(const Share& rows, const Share& columns) {
   if (rows.size() == rows.whole && columns.size() == columns.whole) {
     return std::nullopt;

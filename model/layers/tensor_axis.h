@@ -26,6 +26,10 @@ struct Share {
 // Part `part` of `whole` things in `parts` parts that are as equal as can be; the first ones have
 // one more.
 Share ShareOf(int64_t whole, int64_t parts, int64_t part);
+// The same for features and tokens, which kernels take in packs. Equal parts where there can be;
+// otherwise they begin at multiples of a power of two, up to 64, that divides `whole`, as long as
+// that makes no part larger by more than an eighth. Part 0 is as large as any.
+Share AlignedShareOf(int64_t whole, int64_t parts, int64_t part);
 
 // The slice of a matrix that these shares of its rows and columns are; nothing: all of it.
 std::optional<MatrixSlice> SliceOf(const Share& rows, const Share& columns);
@@ -54,8 +58,10 @@ class TensorAxis {
 
   int size() const { return axes_.tensor_size(); }
   int rank() const { return axes_.tensor_rank(); }
-  // This rank's share of a dimension.
-  Share ShareOf(int64_t whole) const { return panthera::ShareOf(whole, size(), rank()); }
+  // This rank's share of features or tokens.
+  Share AlignedShareOf(int64_t whole) const {
+    return panthera::AlignedShareOf(whole, size(), rank());
+  }
   // Rows of the residual stream that lie on each rank, of `rows` in all.
   int64_t LocalRows(int64_t rows) const;
 
