@@ -75,8 +75,7 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
       loss_sum_(instance_.context().device(), instance_.context().ledger(), MemoryCategory::kData,
                 "loss", SizeOf(DType::kF64)) {
   if (options.train.check_every > 0) {
-    replica_check_.emplace(instance_.context(), instance_.params(), *optimizer_,
-                           world.host_data_parallel());
+    replica_check_.emplace(instance_.context(), instance_.params(), *optimizer_, world.host_axes());
   }
 }
 

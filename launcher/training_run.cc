@@ -269,14 +269,7 @@ bool TrainingRun::HoldsItsBits(int64_t steps_done) {
     RecordBits(steps_done);
   }
   world_.Enter(Phase::kChecking, steps_done);
-  std::vector<FlippedBits> found = trainer_->replica_check()->Find();
-  // As ranks of the mesh.
-  for (FlippedBits& bits : found) {
-    for (int& rank : bits.ranks) {
-      rank = rank * world_.mesh.tensor_size + world_.mesh.tensor_rank;
-    }
-  }
-  // The same on every data-parallel rank, but of the slices of this tensor-parallel rank.
+  const std::vector<FlippedBits> found = trainer_->replica_check()->Find();
   std::string description = found.empty() ? "" : Describe(trainer_->instance().params(), found);
   if (world_.mesh.tensor_size > 1) {
     const std::vector<std::string> all = world_.host->AllGather(description);

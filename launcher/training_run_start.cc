@@ -290,12 +290,23 @@ void TrainingRun::LogStart() const {
   for (const ConfigChange& change : changed_) {
     LOG(INFO) << "changed since the last start: " << change.ToString();
   }
+  if (!world_.tensor_ranks_share_hosts) {
+    LOG(WARNING) << "workers that share layers (parallel.tensor = " << world_.mesh.tensor_size
+                 << ") lie on several hosts, between which the activations of every layer travel: "
+                    "start neighbours on one host (mpirun --map-by slot, srun "
+                    "--distribution=block), or lower parallel.tensor to a divisor of the workers "
+                    "of a host";
+  }
   const int64_t parameters = trainer_->instance().params().total_elements();
   const int ranks = world_.mesh.world_size();
   const int64_t threads = MaxThreads();
   LOG(INFO) << "panthera " << kVersion << ": " << FormatCount(static_cast<double>(parameters))
-            << " parameters, " << ranks << (ranks == 1 ? " rank" : " ranks") << " on "
-            << world_.device << (ranks == 1 ? " with " : ", each with ") << threads
+            << " parameters, " << ranks << (ranks == 1 ? " rank" : " ranks")
+            << (world_.mesh.tensor_size == 1
+                    ? ""
+                    : absl::StrCat(" (", world_.mesh.data_size, " x ", world_.mesh.tensor_size,
+                                   " that share each layer)"))
+            << " on " << world_.device << (ranks == 1 ? " with " : ", each with ") << threads
             << (threads == 1 ? " thread" : " threads") << ", products at "
             << FormatCount(gemm_rate_) << "FLOP/s";
   LOG(INFO) << "a step: " << options_.train.global_batch << " sequences of "

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -107,8 +108,13 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
   ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, runtime.rank(), runtime.size()));
   world.ranks_on_host = runtime.local_size();
   world.host = std::move(host);
-  ASSIGN_OR_RETURN(const DeviceAssignment assignment,
-                   AssignDevices(device, GatherVisibleGpus(*world.host, device)));
+  const std::vector<VisibleGpus> gpus = GatherVisibleGpus(*world.host, device);
+  std::vector<std::string> hosts;
+  for (const VisibleGpus& rank : gpus) {
+    hosts.push_back(rank.host);
+  }
+  world.tensor_ranks_share_hosts = NeighboursShareHosts(hosts, world.mesh.tensor_size);
+  ASSIGN_OR_RETURN(const DeviceAssignment assignment, AssignDevices(device, gpus));
   world.device = assignment.devices[static_cast<size_t>(runtime.rank())];
   world.ranks_on_gpu = assignment.most_sharers;
   const bool uses_nccl = world.device.is_cuda() && device.sharing != DeviceSharing::kMpi;
@@ -131,6 +137,16 @@ absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks) {
   world.tensor_parallel =
       std::make_unique<PlanCommunicator>(world.mesh.tensor_rank, world.mesh.tensor_size);
   return world;
+}
+
+bool NeighboursShareHosts(std::span<const std::string> hosts, int tensor_size) {
+  for (size_t rank = 0; rank < hosts.size(); ++rank) {
+    const size_t first = rank - rank % static_cast<size_t>(tensor_size);
+    if (hosts[rank] != hosts[first]) {
+      return false;
+    }
+  }
+  return true;
 }
 
 int ThreadsPerRank(std::span<const int32_t> own, std::span<const int32_t> workers) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "absl/status/statusor.h"
 
@@ -27,6 +28,8 @@ struct World {
   int ranks_on_host = 1;
   // The most that compute on one GPU.
   int ranks_on_gpu = 1;
+  // Whether those that share layers lie on one host each; over a network they are slow.
+  bool tensor_ranks_share_hosts = true;
   std::unique_ptr<HostGroup> host;
   // The ranks of each axis, for tensors of `device`. Never null.
   std::unique_ptr<Communicator> data_parallel;
@@ -72,6 +75,9 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
 
 // The world of rank 0 of a job of `ranks` that is only planned: nothing is sent.
 absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks);
+
+// Whether each `tensor_size` neighbours lie on one host; hosts[r] is that of rank r.
+bool NeighboursShareHosts(std::span<const std::string> hosts, int tensor_size);
 
 // How many threads a worker gets that may run on the cores i where own[i] is 1 while workers[i]
 // workers of this host, itself included, may run on core i: its share of each core, together, at

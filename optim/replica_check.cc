@@ -34,6 +34,24 @@ std::vector<int> Minority(std::span<const int64_t> hashes) {
   return ranks;
 }
 
+// [hash][rank]: all ranks' hashes, of which each has as many.
+std::vector<std::vector<int64_t>> GatherHashes(Communicator& host_ranks,
+                                               std::vector<int64_t> hashes) {
+  const auto count = static_cast<int64_t>(hashes.size());
+  const int64_t ranks = host_ranks.size();
+  std::vector<int64_t> gathered(static_cast<size_t>(ranks * count));
+  Stream host{Device{}};
+  host_ranks.AllGather(Tensor(hashes.data(), {count}, DType::kI64, Device{}),
+                       Tensor(gathered.data(), {ranks, count}, DType::kI64, Device{}), host);
+  std::vector<std::vector<int64_t>> by_rank(hashes.size());
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      by_rank[i].push_back(gathered[static_cast<size_t>(rank * count) + i]);
+    }
+  }
+  return by_rank;
+}
+
 std::string DescribeOne(const ParameterStore& store, const FlippedBits& found) {
   const bool several = found.ranks.size() > 1;
   const std::string what =
@@ -48,8 +66,8 @@ std::string DescribeOne(const ParameterStore& store, const FlippedBits& found) {
 }  // namespace
 
 ReplicaCheck::ReplicaCheck(Context& ctx, const ParameterStore& store, const Optimizer& optimizer,
-                           Communicator& host_data_parallel)
-    : ctx_(ctx), store_(store), host_data_parallel_(host_data_parallel) {
+                           MeshAxes host_axes)
+    : ctx_(ctx), store_(store), host_axes_(host_axes) {
   for (int i = 0; i < store.num_groups(); ++i) {
     const WeightShard whole = store.group_weights(GroupId{i});
     replicas_.push_back({GroupId{i}, kWeights, whole.values});
@@ -92,25 +110,45 @@ std::vector<FlippedBits> ReplicaCheck::Find() {
   for (size_t i = 0; i < read.size(); ++i) {
     read[i] ^= written_[i];
   }
-  const auto count = static_cast<int64_t>(read.size());
-  const int64_t ranks = host_data_parallel_.size();
-  std::vector<int64_t> gathered(static_cast<size_t>(ranks * count));
-  Stream host{Device{}};
-  host_data_parallel_.AllGather(Tensor(read.data(), {count}, DType::kI64, Device{}),
-                                Tensor(gathered.data(), {ranks, count}, DType::kI64, Device{}),
-                                host);
+  const std::vector<std::vector<int64_t>> by_rank = GatherHashes(host_axes_.data(), read);
   std::vector<FlippedBits> found;
-  for (int64_t i = 0; i < count; ++i) {
-    std::vector<int64_t> by_rank;
-    for (int64_t rank = 0; rank < ranks; ++rank) {
-      by_rank.push_back(gathered[static_cast<size_t>(rank * count + i)]);
+  for (size_t i = 0; i < by_rank.size(); ++i) {
+    FlippedBits bits = Compare(static_cast<int64_t>(i), by_rank[i]);
+    for (int& rank : bits.ranks) {
+      rank = MeshRank(rank, host_axes_.tensor_rank());
     }
-    FlippedBits bits = Compare(i, by_rank);
     if (!bits.ranks.empty()) {
       found.push_back(std::move(bits));
     }
   }
+  if (host_axes_.tensor_size() > 1) {
+    CompareReplicatedGroups(read, found);
+  }
   return found;
+}
+
+void ReplicaCheck::CompareReplicatedGroups(const std::vector<int64_t>& read,
+                                           std::vector<FlippedBits>& found) const {
+  std::vector<size_t> replicated;
+  std::vector<int64_t> hashes;
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    if (store_.layout(replicas_[i].group).kind == GroupKind::kReplicated) {
+      replicated.push_back(i);
+      hashes.push_back(read[i]);
+    }
+  }
+  const std::vector<std::vector<int64_t>> by_rank = GatherHashes(host_axes_.tensor(), hashes);
+  for (size_t i = 0; i < by_rank.size(); ++i) {
+    const Part& replica = replicas_[replicated[i]];
+    FlippedBits bits = {FlippedBits::Evidence::kOtherRanks, replica.group, replica.name,
+                        Minority(by_rank[i])};
+    for (int& rank : bits.ranks) {
+      rank = MeshRank(host_axes_.data().rank(), rank);
+    }
+    if (!bits.ranks.empty()) {
+      found.push_back(std::move(bits));
+    }
+  }
 }
 
 FlippedBits ReplicaCheck::Compare(int64_t index, const std::vector<int64_t>& by_rank) const {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "optim/optimizer.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/mesh_axes.h"
 #include "runtime/device/buffer.h"
 #include "runtime/math/context.h"
 #include "runtime/params/parameter_store.h"
@@ -24,8 +24,9 @@ struct FlippedBits {
   GroupId group;
   // "weights", "low bits", "master weights" or the name of an optimizer state.
   std::string tensor;
-  // The data-parallel ranks that hold them, ascending. Of kOtherRanks those that differ from more
-  // than half of all; where no more than half agree, such as with two ranks, all of them.
+  // The ranks of the mesh that hold them, ascending. Of kOtherRanks those that differ from more
+  // than half of all that hold the same; where no more than half agree, such as with two ranks, all
+  // of them.
   std::vector<int> ranks;
 
   bool operator==(const FlippedBits&) const = default;
@@ -38,7 +39,8 @@ struct FlippedBits {
 //                   master weights, and its optimizer state.
 //   before the next Find() hashes the same again, and the values of all groups as layers read them
 //                   with the low bits that are replicated, and compares the former with the record
-//                   and the latter among all ranks.
+//                   and the latter among all ranks that hold the same: data-parallel ranks and,
+//                   of replicated groups, tensor-parallel ones.
 //
 // What is found: any difference between the ranks' copies at the time of Find, so whatever went
 // wrong in a copy while or after it was published, and a publication that was missed; and whatever
@@ -56,17 +58,18 @@ struct FlippedBits {
 class ReplicaCheck {
  public:
   // Memory is allocated here, entered as communication. The references must outlive the check; the
-  // store must be allocated. `host_data_parallel` connects the same ranks as the store's, and takes
-  // tensors of the CPU.
+  // store must be allocated. `host_axes` connect the same ranks as the store's, and take tensors of
+  // the CPU.
   ReplicaCheck(Context& ctx, const ParameterStore& store, const Optimizer& optimizer,
-               Communicator& host_data_parallel);
+               MeshAxes host_axes);
 
   // Remembers what this rank's tensors hold after the work that ctx.compute() has so far. Blocks
   // until that is done.
   void Record();
   // What has changed since Record, which must have come before on every rank, and where ranks
-  // differ; by evidence and group. The same on every rank. Waits for publications; blocks until the
-  // work of ctx.compute() is done, and on the peers. May be called again.
+  // differ; by evidence and group. The same on data-parallel ranks; tensor-parallel ones have other
+  // slices, so that ranks of a mesh must agree whether anything was found. Waits for publications;
+  // blocks until the work of ctx.compute() is done, and on the peers. May be called again.
   std::vector<FlippedBits> Find();
 
  private:
@@ -84,10 +87,16 @@ class ReplicaCheck {
   void HashReplicas();
   // What the hashes of tensor i on all ranks, less what was recorded of it, say; in order.
   FlippedBits Compare(int64_t index, const std::vector<int64_t>& by_rank) const;
+  // Appends what the tensor-parallel ranks' hashes of replicated groups say.
+  void CompareReplicatedGroups(const std::vector<int64_t>& read,
+                               std::vector<FlippedBits>& found) const;
+  int MeshRank(int data_rank, int tensor_rank) const {
+    return data_rank * host_axes_.tensor_size() + tensor_rank;
+  }
 
   Context& ctx_;
   const ParameterStore& store_;
-  Communicator& host_data_parallel_;
+  MeshAxes host_axes_;
   std::vector<Part> replicas_;  // what all ranks have alike
   std::vector<Part> parts_;     // of this rank alone
   Buffer memory_;

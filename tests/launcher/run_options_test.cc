@@ -110,34 +110,39 @@ TEST(RunOptionsTest, FinishChecksEveryComponent) {
 
 TEST(RunOptionsTest, FinishNamesWhatTensorParallelRanksCannotShare) {
   RunOptions options = Valid();
+  options.parallel.tensor = 6;
+  EXPECT_EQ(FinishError(options, 6),
+            "model.heads = 4 cannot be shared among parallel.tensor = 6 ranks: use a "
+            "parallel.tensor of at most 4");
+  options = Valid();
+  options.parallel.tensor = 4;
+  options.model.kv_heads = 1;
+  options.model.head_width = 2;
+  EXPECT_EQ(FinishError(options, 4),
+            "model.kv_heads x model.head_width = 2 cannot be shared among parallel.tensor = 4 "
+            "ranks: use a parallel.tensor of at most 2");
+  options = Valid();
+  options.parallel.tensor = 4;
+  options.model.vocab_size = 3;
+  EXPECT_EQ(FinishError(options, 4),
+            "model.vocab_size = 3 cannot be shared among parallel.tensor = 4 ranks: use a "
+            "parallel.tensor of at most 3");
+  options = Valid();
+  options.parallel.tensor = 4;
+  options.model.ffn_width = 1;
+  EXPECT_EQ(FinishError(options, 4),
+            "model.ffn_width = 1 cannot be shared among parallel.tensor = 4 ranks: use a "
+            "parallel.tensor of at most 1");
+}
+
+TEST(RunOptionsTest, TensorParallelPartsNeedNotBeEqual) {
+  RunOptions options = Valid();
   options.parallel.tensor = 3;
-  EXPECT_EQ(FinishError(options, 3),
-            "model.heads = 4 does not divide among parallel.tensor = 3 ranks; change one of them");
-  options = Valid();
-  options.parallel.tensor = 4;
   options.model.kv_heads = 2;
-  EXPECT_EQ(FinishError(options, 4),
-            "model.kv_heads = 2 does not divide among parallel.tensor = 4 ranks; change one of "
-            "them");
-  options = Valid();
-  options.parallel.tensor = 4;
   options.model.vocab_size = 257;
-  EXPECT_EQ(FinishError(options, 4),
-            "model.vocab_size = 257 does not divide among parallel.tensor = 4 ranks; change one of "
-            "them");
-  options = Valid();
-  options.parallel.tensor = 4;
-  options.model.ffn_width = 126;
-  EXPECT_EQ(FinishError(options, 4),
-            "model.ffn_width = 126 does not divide among parallel.tensor = 4 ranks; change one of "
-            "them");
-  options = Valid();
-  options.parallel.tensor = 4;
+  options.model.ffn_width = 125;
   options.model.sequence_length = 31;
-  options.train.micro_batch = 3;
-  EXPECT_EQ(FinishError(options, 4),
-            "train.micro_batch x model.sequence_length = 93 does not divide among parallel.tensor "
-            "= 4 ranks; change one of them");
+  EXPECT_EQ(options.Finish(3), absl::OkStatus());
 }
 
 TEST(RunOptionsTest, LazyRowsFollowTheRuleAndTheTie) {

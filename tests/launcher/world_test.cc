@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,16 @@ TEST(ThreadsPerRankTest, IsAtLeastOne) {
 
 TEST(ThreadsPerRankTest, MoreThan1024CoresAreCores) {
   EXPECT_EQ(Threads({{0, 2048}, {0, 2048}}, 0), 1024);
+}
+
+TEST(NeighboursTest, ShareHostsWhereEveryGroupLiesOnOne) {
+  const std::vector<std::string> blocks = {"a", "a", "a", "a", "b", "b", "b", "b"};
+  const std::vector<std::string> cyclic = {"a", "b", "a", "b", "a", "b", "a", "b"};
+  for (const int size : {1, 2, 4}) {
+    EXPECT_TRUE(NeighboursShareHosts(blocks, size)) << size;
+    EXPECT_EQ(NeighboursShareHosts(cyclic, size), size == 1) << size;
+  }
+  EXPECT_FALSE(NeighboursShareHosts(blocks, 8));
 }
 
 }  // namespace

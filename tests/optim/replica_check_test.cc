@@ -41,9 +41,10 @@ OptimOptions Bf16Plus8() {
 // A rank that trains and checks.
 class CheckedWorker {
  public:
-  CheckedWorker(Device device, RankWorld& world, const OptimOptions& options)
-      : worker_(device, world.ledger(), world.communicator(), options),
-        check_(worker_.ctx, worker_.store, *worker_.optimizer, world.communicator()) {
+  CheckedWorker(Device device, RankWorld& world, const OptimOptions& options, int tensor_size = 1)
+      : mesh_(world, tensor_size),
+        worker_(device, world.ledger(), mesh_.axes(), options),
+        check_(worker_.ctx, worker_.store, *worker_.optimizer, mesh_.axes()) {
     worker_.SetWeights([](ParamId id, int64_t i) { return 0.5F * testing::Noise(77, id, i); });
     worker_.store.Publish(worker_.comm, worker_.ctx.compute(), worker_.ctx.exchange());
   }
@@ -95,6 +96,7 @@ class CheckedWorker {
   }
 
  private:
+  testing::MeshWorld mesh_;
   SyncedWorker worker_;
   ReplicaCheck check_;
 };
@@ -200,6 +202,33 @@ TEST_P(ReplicaCheckTest, NamesTheRankWhoseReplicaDiffersFromTheMajority) {
                            }
                          }),
               ElementsAre(FlippedBits{kOtherRanks, kBlock0, "weights", {1}}));
+}
+
+// Tensor-parallel ranks have other slices of the matrices, and the same gains. Ranks of the mesh
+// are named: of two data-parallel rows of three, the last of the second row is rank 5.
+TEST_P(ReplicaCheckTest, ComparesGainsOfTensorParallelRanksAndNotTheirSlices) {
+  for (const int data_size : {1, 2}) {
+    const int harmed = 3 * data_size - 1;
+    RunRanks(3 * data_size, [&](RankWorld& world) {
+      CheckedWorker worker(GetParam(), world, Bf16Plus8(), /*tensor_size=*/3);
+      worker.Step(0);
+      worker.check().Record();
+      EXPECT_THAT(worker.check().Find(), IsEmpty());
+      if (world.rank() == harmed) {
+        worker.FlipBit(worker.store().shard(kVectors).values, 5, 3);
+      }
+      worker.check().Record();
+      const std::vector<FlippedBits> found = worker.check().Find();
+      if (world.rank() / 3 == data_size - 1) {
+        EXPECT_THAT(found,
+                    ::testing::Contains(FlippedBits{kOtherRanks, kVectors, "weights", {harmed}}));
+      } else if (world.rank() % 3 == 2) {
+        EXPECT_THAT(found, ElementsAre(FlippedBits{kOtherRanks, kVectors, "weights", {2, harmed}}));
+      } else {
+        EXPECT_THAT(found, IsEmpty());
+      }
+    });
+  }
 }
 
 TEST_P(ReplicaCheckTest, NamesAllRanksWhereThereIsNoMajority) {

@@ -80,10 +80,7 @@ class SlicesTest : public ::testing::TestWithParam<Case> {
       Worker worker(std::get<Device>(GetParam()), world.ledger(), world.communicator(),
                     StepOptions(),
                     [&](ParameterStore& store) { AddSlices(store, matrices, place); });
-      const auto logical = [&](ParamId id, int64_t i) {
-        return testing::LogicalElement(worker.store.spec(id), i);
-      };
-      worker.SetWeights([&](ParamId id, int64_t i) { return start(id, logical(id, i)); });
+      worker.SetWeights(start);
       worker.store.Publish(worker.comm, worker.ctx.compute(), worker.ctx.exchange());
       for (int step = 0; step < steps; ++step) {
         StepInput input;
@@ -91,26 +88,16 @@ class SlicesTest : public ::testing::TestWithParam<Case> {
         input.learning_rate = 0.01;
         input.rounding_key = 77;
         worker.StepWithGradients(input, [&](ParamId id, int64_t i) {
-          return Noise(static_cast<uint64_t>(step) + 10, id, logical(id, i));
+          return Noise(static_cast<uint64_t>(step) + 10, id, i);
         });
         worker.optimizer->Publish(worker.ctx);
       }
-      Elements own = testing::EmptyElements(worker.store);
-      worker.CopyWeights(own);
       const std::lock_guard<std::mutex> lock(mutex);
       replicas[static_cast<size_t>(world.rank())] = worker.ReplicaBytes();
-      whole.resize(own.size());
-      for (int g = 0; g < worker.store.num_groups(); ++g) {
-        for (const ShardSegment& segment : worker.store.segments({g})) {
-          const auto at = static_cast<size_t>(segment.param.index);
-          whole[at].resize(
-              static_cast<size_t>(worker.store.spec(segment.param).logical_shape().elements()));
-          for (int64_t i = segment.param_begin; i < segment.param_begin + segment.elements; ++i) {
-            whole[at][static_cast<size_t>(logical(segment.param, i))] =
-                own[at][static_cast<size_t>(i)];
-          }
-        }
+      if (whole.empty()) {
+        whole = testing::EmptyElements(worker.store);
       }
+      worker.CopyWeights(whole);
     });
     for (const std::string& replica : replicas) {
       EXPECT_TRUE(replica == replicas[0]) << "ranks differ";
