@@ -113,9 +113,6 @@ void Attention::ExchangeKeys(Context& ctx, const Tensor& own, const Tensor& qkv)
     return all.Slice(rank, rank + 1).Reshape({rows, 2 * most});
   };
   const Tensor sent = of_rank(axis_->rank());
-  if (held < most) {
-    SetZero(ctx, sent);
-  }
   for (const int64_t kind : {0, 1}) {
     CopyHeads(ctx, Heads::Columns(own, 1, queries + kind * held, 1, held),
               Heads::Columns(sent, 1, kind * most, 1, held));
