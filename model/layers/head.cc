@@ -5,7 +5,6 @@
 #include "model/ops/cross_entropy.h"
 #include "model/ops/swap_halves.h"
 #include "runtime/math/op_times.h"
-#include "runtime/math/vector_ops.h"
 
 namespace panthera {
 namespace {
@@ -173,7 +172,6 @@ void Head::Logits(Context& ctx, const ParameterStore& params, const Tensor& h,
   if (ranks > 1) {
     all = axis_->Departing({ranks, most}, logits.dtype());
     own = all.Slice(axis_->rank(), axis_->rank() + 1);
-    SetZero(ctx, own);
     own = own.Reshape({most}).Slice(0, tokens_.size()).Reshape({1, tokens_.size()});
   }
   Multiply(ctx, OpPass::kForward,
