@@ -67,6 +67,8 @@ std::string Number(std::optional<double> value, const char* suffix = "") {
 
 std::string BytesPerParameter(const RunRecord& run) {
   RunOptions options = run.options;
+  // Whatever mesh it ran on.
+  options.parallel = {};
   if (!options.Finish(1).ok()) {
     return "-";
   }

@@ -196,6 +196,20 @@ TEST_F(RunReportTest, DirectoriesOfOneNameInDifferentPlacesStayApart) {
   EXPECT_GT(page.find("<td>b</td>"), second);
 }
 
+TEST_F(RunReportTest, BytesPerParameterAreThoseOfOneRankWhateverTheMesh) {
+  RunOptions options = TinyOptions();
+  const std::string line = RowsLine(2, 0.5, 0.5, 0.5);
+  const RunRecord alone = Read(WriteRun("one/a", options, line));
+  options.parallel = {.data = 2, .tensor = 3};
+  const RunRecord shared = Read(WriteRun("three/a", options, line));
+  const auto table = [](const RunRecord& run) {
+    const std::string page = RunReportPage("t", {&run, 1});
+    const size_t begin = page.find("<tr><td>");
+    return page.substr(begin, page.find("</tr>", begin) - begin);
+  };
+  EXPECT_EQ(table(shared), table(alone));
+}
+
 TEST_F(RunReportTest, EveryDamagedLineIsCountedAndCostsNoOtherStep) {
   const std::string good = "{\"step\":1,\"loss_nats\":8.0,\"learning_rate\":0.5}\n";
   const std::string deep(100000, '[');
