@@ -82,6 +82,26 @@ void PrintMemory(const RunOptions& options, const StepPlan& plan) {
   }
 }
 
+// One axis: what a rank sends to its peers there, and how much it computes meanwhile, which tells
+// how fast links must be to keep up.
+void PrintAxis(const char* name, int64_t bytes, int ranks, double flops) {
+  if (ranks > 1) {
+    std::cout << absl::StrFormat("  %-18s%-10sto %d %s; %sFLOPs for each byte\n", name,
+                                 FormatBytes(bytes), ranks - 1, ranks == 2 ? "rank" : "ranks",
+                                 FormatCount(flops / static_cast<double>(bytes)));
+  }
+}
+
+void PrintTraffic(const RunOptions& options, const Mesh& mesh, const AxisBytes& sent) {
+  std::cout << "sent by a rank      " << FormatBytes(sent.sum()) << " per step\n";
+  const auto tokens =
+      static_cast<double>(options.train.global_batch * options.model.sequence_length);
+  const double flops =
+      CountFlops(options.model).hardware() * tokens / static_cast<double>(mesh.world_size());
+  PrintAxis("data axis", sent.data, mesh.data_size, flops);
+  PrintAxis("tensor axis", sent.tensor, mesh.tensor_size, flops);
+}
+
 // What fills the arena when it is fullest: the most under one name first.
 void PrintArena(const StepPlan& plan) {
   constexpr size_t kMostLines = 5;
@@ -130,18 +150,15 @@ absl::StatusOr<int> Plan(const PlanArguments& arguments) {
   const StepPlan plan = Trainer::Plan(options, world, target);
   ASSIGN_OR_RETURN(const int64_t micro_steps, CountMicroSteps(options.train, world.mesh.data_size));
 
+  const std::string mesh =
+      absl::StrFormat(" (data %d x tensor %d)", world.mesh.data_size, world.mesh.tensor_size);
   std::cout << arguments.config.path << " on " << arguments.ranks << " x " << arguments.device
-            << (target.is_cpu() ? absl::StrFormat(" of %d threads", threads) : "") << ", "
-            << micro_steps << " micro-steps of " << options.train.micro_batch << " sequences\n";
+            << (target.is_cpu() ? absl::StrFormat(" of %d threads", threads) : "")
+            << (world.mesh.tensor_size > 1 ? mesh : "") << ", " << micro_steps << " micro-steps of "
+            << options.train.micro_batch << " sequences\n";
   PrintModel(options);
   PrintMemory(options, plan);
-  std::cout << "sent by a rank      " << FormatBytes(plan.sent.sum()) << " per step\n";
-  if (world.mesh.tensor_size > 1) {
-    std::cout << absl::StrFormat("  data axis         %s to %d ranks\n",
-                                 FormatBytes(plan.sent.data), world.mesh.data_size - 1)
-              << absl::StrFormat("  tensor axis       %s to %d ranks\n",
-                                 FormatBytes(plan.sent.tensor), world.mesh.tensor_size - 1);
-  }
+  PrintTraffic(options, world.mesh, plan.sent);
   if (!memory.has_value()) {
     return kExitDone;
   }

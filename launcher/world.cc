@@ -127,11 +127,12 @@ absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOpti
   return world;
 }
 
-absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks) {
+absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks, int tensor_rank) {
   World world;
-  ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, 0, ranks));
+  ASSIGN_OR_RETURN(world.mesh, Mesh::Create(options, tensor_rank, ranks));
+  CHECK_EQ(world.mesh.data_rank, 0);
   world.device = {DeviceKind::kMeta, 0};
-  world.host = std::make_unique<PlanHostGroup>(0, ranks);
+  world.host = std::make_unique<PlanHostGroup>(tensor_rank, ranks);
   world.data_parallel =
       std::make_unique<PlanCommunicator>(world.mesh.data_rank, world.mesh.data_size);
   world.tensor_parallel =

@@ -73,8 +73,10 @@ std::unique_ptr<HostGroup> ConnectHosts(const MpiRuntime& runtime);
 absl::StatusOr<World> ConnectWorld(const MpiRuntime& runtime, const ParallelOptions& options,
                                    const DeviceOptions& device, std::unique_ptr<HostGroup> host);
 
-// The world of rank 0 of a job of `ranks` that is only planned: nothing is sent.
-absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks);
+// The world of a rank of a job of `ranks` that is only planned: nothing is sent. The rank is the
+// first on the data axis, where no other needs more, and `tensor_rank` on the tensor axis, where
+// the first has the largest share of everything that cannot be shared evenly.
+absl::StatusOr<World> PlanWorld(const ParallelOptions& options, int ranks, int tensor_rank = 0);
 
 // Whether each `tensor_size` neighbours lie on one host; hosts[r] is that of rank r.
 bool NeighboursShareHosts(std::span<const std::string> hosts, int tensor_size);

@@ -129,7 +129,8 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
                                      .vocab_size = options.model.vocab_size},
                                     options.data.seed));
   const Clock::time_point begin = Clock::now();
-  ASSIGN_OR_RETURN(World plan_world, PlanWorld(options.parallel, world.mesh.world_size()));
+  ASSIGN_OR_RETURN(World plan_world, PlanWorld(options.parallel, world.mesh.world_size(),
+                                               world.mesh.tensor_rank));
   const StepPlan plan = Trainer::Plan(options, plan_world, world.device);
   results.seconds_to_plan = SecondsSince(begin);
   MemoryLedger ledger;

@@ -122,7 +122,8 @@ World WorldOf(RankWorld& ranks, Device device, int tensor) {
 
 std::unique_ptr<Trainer> NewTrainer(RunOptions options, World& world, MemoryLedger& ledger) {
   CHECK_OK(options.Finish(world.mesh.world_size()));
-  absl::StatusOr<World> plan_world = PlanWorld(options.parallel, world.mesh.world_size());
+  absl::StatusOr<World> plan_world =
+      PlanWorld(options.parallel, world.mesh.world_size(), world.mesh.tensor_rank);
   CHECK_OK(plan_world.status());
   const StepPlan plan = Trainer::Plan(options, *plan_world, world.device);
   auto trainer = std::make_unique<Trainer>(

@@ -26,6 +26,7 @@ constexpr ShippedConfig kConfigs[] = {
     {"llama_124m", 1, 124},
     {"llama_1b_8gpu", 8, 1420},
     {"llama_7b_64gpu", 64, 6890},
+    {"llama_70b_64gpu", 64, 70550},
     {"llama_70b_1024gpu", 1024, 70550},
     {"experiments/outliers_tiger", 1, 0.37},
     {"experiments/outliers_tiger_table_rms", 1, 0.37},

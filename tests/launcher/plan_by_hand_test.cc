@@ -1,5 +1,5 @@
-// The plans of the two models that no test machine can hold, against numbers that were worked out
-// by hand from the sizes in their configurations.
+// The plans of two models that no test machine can hold, against numbers that were worked out by
+// hand from the sizes in their configurations; tensor_plan_by_hand_test.cc has meshes.
 //
 // Letters as everywhere: B, T, C, H, K, D, F, V, L, N = B * T; R ranks. Both store bf16 weights
 // with 8 low bits and a bf16 momentum, and fold gradients into the momentum. So a rank has
@@ -23,14 +23,12 @@
 // and it sends to each of R - 1 others: in a micro-step its part of every group's gradient (bf16),
 // all gains' gradients (fp32) and a flag (4 bytes) for each tensor; once a step both kinds of sums
 // of its blocks, its loss, the bits of its rows, and its shard of the new weights.
-#include <omp.h>
+#include "tests/launcher/plan_by_hand.h"
 
-#include <string>
+#include <omp.h>
 
 #include <gmock/gmock.h>
 
-#include "launcher/config_file.h"
-#include "launcher/trainer.h"
 #include "model/cost.h"
 
 namespace panthera {
@@ -38,54 +36,14 @@ namespace {
 
 using ::testing::AnyOf;
 
-constexpr Device kCpu;
-constexpr Device kCuda{DeviceKind::kCuda, 0};
-// The workspace of a product on a GPU.
-constexpr int64_t kWorkspace = 64 << 20;
-
-RunOptions Load(const std::string& name, int ranks) {
-  RunOptions options;
-  CHECK_OK(LoadConfig(std::string(PANTHERA_CONFIGS) + "/" + name + ".toml", {}, options));
-  CHECK_OK(options.Finish(ranks));
-  return options;
-}
-
-StepPlan PlanFor(const RunOptions& options, int ranks, Device target) {
-  absl::StatusOr<World> world = PlanWorld(options.parallel, ranks);
-  CHECK_OK(world.status());
-  return Trainer::Plan(options, *world, target);
-}
-
-struct ByHand {
-  int64_t weights;
-  int64_t state;
-  int64_t gradients;
-  int64_t communication;
-  int64_t data;
-  int64_t sent;
-};
-
-void ExpectOutsideOfTheArena(const StepPlan& plan, const ByHand& expected) {
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kWeights), expected.weights);
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kOptimizerState), expected.state);
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kGradients), expected.gradients);
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kCommunication), expected.communication);
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kActivations), 0) << "all of them are in the arena";
-  EXPECT_EQ(plan.memory.bytes(MemoryCategory::kData), expected.data);
-  EXPECT_EQ(plan.sent.sum(), expected.sent);
-}
-
-// The arena at its fullest without what a library takes for a product.
-int64_t WithoutProductScratch(const StepPlan& plan) {
-  int64_t sum = 0;
-  for (const Arena::Allocation& allocation : plan.arena_peak) {
-    const std::string name = allocation.name;
-    if (name != "product scratch" && name != "attention product scratch") {
-      sum += allocation.bytes;
-    }
-  }
-  return sum;
-}
+using testing::ByHand;
+using testing::ExpectOutsideOfTheArena;
+using testing::kCpu;
+using testing::kCuda;
+using testing::kWorkspace;
+using testing::LoadShipped;
+using testing::PlanFor;
+using testing::WithoutProductScratch;
 
 // One thread's scratch in the backward pass of attention, bf16: for 128 queries by 512 keys the
 // scores and the gradients of probabilities in fp32 and both once more in bf16; for the queries two
@@ -126,9 +84,10 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
                        (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32 + 50'304 +
                        64 * kSeenRows + 8 * (4 * 35 - 1),
       .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
-      .sent = 63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
-                    8 * kWeightSums / 64 + 8 + kSeenRows + 2 * kShard)};
-  const RunOptions options = Load("llama_7b_64gpu", 64);
+      .sent = {63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
+                     8 * kWeightSums / 64 + 8 + kSeenRows + 2 * kShard),
+               0}};
+  const RunOptions options = LoadShipped("llama_7b_64gpu", 64);
   EXPECT_EQ(CountParameters(options.model).total(), 6'888'361'984);
   EXPECT_EQ(expected.weights, 13'777'256'448);
   EXPECT_EQ(expected.state, 323'411'968);
@@ -170,7 +129,7 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
 TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
   constexpr int64_t kTableShard = 3'219'456;
   static_assert(64 * kTableShard == 50304 * 4096);
-  RunOptions options = Load("llama_7b_64gpu", 64);
+  RunOptions options = LoadShipped("llama_7b_64gpu", 64);
   const StepPlan same = PlanFor(options, 64, kCuda);
   options.optim.table.optimizer = TableOptimizer::kAdamW;
   options.optim.lazy_rows = LazyRows::kAuto;
@@ -185,7 +144,7 @@ TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
        .communication =
            same.memory.bytes(MemoryCategory::kCommunication) - 50'304 - 64 * kSeenRows + 8,
        .data = same.memory.bytes(MemoryCategory::kData),
-       .sent = same.sent.sum() - 63 * kSeenRows});
+       .sent = {same.sent.data - 63 * kSeenRows, 0}});
 }
 
 // The same run with steps that travel as directions. A rank's message about its shard of a group
@@ -202,7 +161,7 @@ TEST(PlanByHandTest, DirectionsOfSevenBillionParametersOn64Ranks) {
   static_assert(kOwn == 26'911'872);
   constexpr int64_t kShard = 107'626'496;
 
-  RunOptions options = Load("llama_7b_64gpu", 64);
+  RunOptions options = LoadShipped("llama_7b_64gpu", 64);
   const StepPlan weights = PlanFor(options, 64, kCuda);
   options.optim.publish = PublishMode::kDirection;
   CHECK_OK(options.Finish(64));
@@ -217,12 +176,12 @@ TEST(PlanByHandTest, DirectionsOfSevenBillionParametersOn64Ranks) {
   EXPECT_EQ(more(MemoryCategory::kCommunication), kOwn + 64 * kEmbedding + 8 * 34);
   EXPECT_EQ(more(MemoryCategory::kData), 0);
   EXPECT_EQ(directions.arena_bytes, weights.arena_bytes);
-  EXPECT_EQ(directions.sent.sum() - weights.sent.sum(), 63 * (kOwn - 2 * kShard));
+  EXPECT_EQ(directions.sent.data - weights.sent.data, 63 * (kOwn - 2 * kShard));
 }
 
 // C = 8192, L = 80, H = 64, K = 8, D = 128, F = 28672, V = 128256, T = 4096, B = 1, R = 1024; 2,048
-// sequences are 2 micro-steps. Blocks are recomputed.
-TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
+// sequences are 2 micro-steps. Blocks are recomputed. Every rank has the whole model.
+TEST(PlanByHandTest, SeventyBillionParametersOn1024DataRanks) {
   // 128256 rows are 125.25 for each rank, so that each has 126: 129,024 rows of 8192.
   constexpr int64_t kEmbedding = 1'056'964'608;
   // 128256 * 8192 elements are 1,026,048 blocks, 1,002 for each rank.
@@ -251,9 +210,12 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024Ranks) {
                        8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32 +
                        128'256 + 1024 * kSeenRows + 8 * (4 * 83 - 1),
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
-      .sent = 1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
-                      8 * kWeightSums / 1024 + 8 + kSeenRows + 2 * kShard)};
-  const RunOptions options = Load("llama_70b_1024gpu", 1024);
+      .sent = {1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
+                       8 * kWeightSums / 1024 + 8 + kSeenRows + 2 * kShard),
+               0}};
+  RunOptions options = LoadShipped("llama_70b_1024gpu", 1024);
+  options.parallel.tensor = 1;
+  ASSERT_EQ(options.Finish(1024), absl::OkStatus());
   EXPECT_EQ(CountParameters(options.model).total(), 70'553'706'496);
   EXPECT_EQ(expected.weights, 141'122'633'728);
   EXPECT_EQ(expected.state, 209'352'704);
