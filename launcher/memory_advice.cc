@@ -1,5 +1,7 @@
 #include "launcher/memory_advice.h"
 
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -99,9 +101,10 @@ Chain RoundingChanges(const Change& start) {
   return chain;
 }
 
+constexpr int kMostRanks = 4096;
+
 // More ranks among whom the global batch divides, at least twice as many each time.
 Chain RankChanges(const Change& start) {
-  constexpr int kMostRanks = 4096;
   Chain chain;
   int last_ranks = start.ranks;
   for (int ranks = 2 * start.ranks; ranks <= kMostRanks; ranks += start.ranks) {
@@ -121,15 +124,41 @@ Chain RankChanges(const Change& start) {
   return chain;
 }
 
+// More ranks that share each layer, at least twice as many each time: of the ranks that there are,
+// and beyond their number all.
+Chain TensorChanges(const Change& start) {
+  Chain chain;
+  const auto first = static_cast<int>(start.options.parallel.tensor);
+  const char* derive = start.options.parallel.data == 0 ? "" : ", parallel.data = 0";
+  int last = first;
+  for (int tensor = 2 * first; tensor <= kMostRanks; tensor += first) {
+    if (tensor < 2 * last || (tensor < start.ranks && start.ranks % tensor != 0)) {
+      continue;
+    }
+    const std::string more = tensor > start.ranks ? absl::StrCat(tensor, " ranks, ") : "";
+    Change change = Extend(start, absl::StrCat(more, "parallel.tensor = ", tensor, derive));
+    change.ranks = std::max(start.ranks, tensor);
+    change.options.parallel.tensor = tensor;
+    change.options.parallel.data = 0;
+    RunOptions options = change.options;
+    if (options.Finish(change.ranks).ok()) {
+      chain.push_back(change);
+      last = tensor;
+    }
+  }
+  return chain;
+}
+
 class Advisor {
  public:
   Advisor(Device target, int64_t memory_bytes) : target_(target), memory_bytes_(memory_bytes) {}
 
-  // Plans the changes up to the first that fits; whether there is one.
-  bool Try(const Chain& chain) {
+  // Plans the changes up to the first that fits; whether there is one. Names only those that need
+  // less than `below`.
+  bool Try(const Chain& chain, int64_t below = std::numeric_limits<int64_t>::max()) {
     for (const Change& change : chain) {
       const std::optional<int64_t> bytes = PlannedBytes(change, target_);
-      if (!bytes.has_value()) {
+      if (!bytes.has_value() || *bytes >= below) {
         continue;
       }
       const bool fits = *bytes <= memory_bytes_;
@@ -140,6 +169,14 @@ class Advisor {
       }
     }
     return false;
+  }
+  // The same for more ranks, and for more of them that share each layer where that takes less.
+  bool TryRanks(const Change& start) {
+    const bool more_fit = Try(RankChanges(start));
+    const std::optional<int64_t> before = PlannedBytes(start, target_);
+    const bool shared_fit =
+        Try(TensorChanges(start), before.value_or(std::numeric_limits<int64_t>::max()));
+    return more_fit || shared_fit;
   }
   std::string TakeLines() { return std::move(lines_); }
 
@@ -165,9 +202,8 @@ std::string AdviseForMemory(const RunOptions& options, int ranks, Device target,
   const Change slowest = end_of(slower, start);
   const Chain rounding = RoundingChanges(slowest);
   const bool rounded_fits = advisor.Try(rounding);
-  const bool ranks_fit = advisor.Try(RankChanges(slowest));
-  if (rounded_fits || ranks_fit ||
-      (!rounding.empty() && advisor.Try(RankChanges(rounding.back())))) {
+  const bool ranks_fit = advisor.TryRanks(slowest);
+  if (rounded_fits || ranks_fit || (!rounding.empty() && advisor.TryRanks(rounding.back()))) {
     return advisor.TakeLines();
   }
   return advisor.TakeLines() +

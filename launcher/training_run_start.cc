@@ -211,7 +211,8 @@ absl::Status TrainingRun::BeginAnew() {
 }
 
 absl::Status TrainingRun::PlanMemory() {
-  ASSIGN_OR_RETURN(World plan_world, PlanWorld(options_.parallel, world_.mesh.world_size()));
+  ASSIGN_OR_RETURN(World plan_world,
+                   PlanWorld(options_.parallel, world_.mesh.world_size(), world_.mesh.tensor_rank));
   const StepPlan plan = Trainer::Plan(options_, plan_world, world_.device);
   arena_bytes_ = plan.arena_bytes;
   products_ = plan.products;
@@ -226,8 +227,8 @@ absl::Status TrainingRun::FitsHost(const StepPlan& plan) const {
   }
   return absl::ResourceExhaustedError(absl::StrFormat(
       "the %d workers on this host need %s but it has %s available; use a smaller "
-      "train.micro_batch, model.recompute = \"block\", or more hosts (`panthera plan` shows what "
-      "takes the memory)",
+      "train.micro_batch, model.recompute = \"block\", more hosts, or a larger parallel.tensor "
+      "(`panthera plan` shows what takes the memory)",
       world_.ranks_on_host, FormatBytes(needed), FormatBytes(*available)));
 }
 
@@ -239,8 +240,9 @@ absl::Status TrainingRun::FitsGpu(const StepPlan& plan) const {
   }
   return absl::ResourceExhaustedError(absl::StrFormat(
       "rank %d needs %s of its GPU's memory but %s are free; use a smaller train.micro_batch, "
-      "model.recompute = \"block\", or more GPUs (`panthera plan --device cuda` shows what takes "
-      "the memory)",
+      "model.recompute = \"block\", more GPUs, or a larger parallel.tensor (`panthera plan "
+      "--device "
+      "cuda` shows what takes the memory)",
       world_.mesh.rank(), FormatBytes(needed), FormatBytes(available)));
 }
 

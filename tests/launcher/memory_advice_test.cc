@@ -18,11 +18,11 @@ using ::testing::Not;
 using ::testing::StartsWith;
 using testing::TinyRun;
 
-int64_t Planned(RunOptions options, int ranks) {
+int64_t Planned(RunOptions options, int ranks, Device target = {}) {
   CHECK_OK(options.Finish(ranks));
   absl::StatusOr<World> world = PlanWorld(options.parallel, ranks);
   CHECK_OK(world.status());
-  return Trainer::Plan(options, *world, {}).total_bytes();
+  return Trainer::Plan(options, *world, target).total_bytes();
 }
 
 std::vector<std::string> Lines(const RunOptions& options, int ranks, int64_t memory) {
@@ -103,6 +103,50 @@ TEST(MemoryAdviceTest, SuggestsOnlyRanksAmongWhomTheBatchDivides) {
     EXPECT_THAT(text, HasSubstr(possible));
   }
   EXPECT_THAT(text, Not(HasSubstr("with 8 ranks")));
+}
+
+TEST(MemoryAdviceTest, RanksShareEachLayerWhereThatTakesLess) {
+  TinyRun run(2);
+  run.options.model.recompute = Recompute::kBlock;
+  run.options.model.ffn_width = 256;
+  RunOptions shared = run.options;
+  shared.parallel.tensor = 2;
+  ASSERT_LT(Planned(shared, 4), Planned(run.options, 4));
+  const std::vector<std::string> lines = Lines(run.options, 4, Planned(shared, 4));
+  ASSERT_FALSE(lines.empty());
+  EXPECT_THAT(lines.back(), StartsWith("  fits"));
+  EXPECT_THAT(lines.back(), HasSubstr(FormatBytes(Planned(shared, 4))));
+  EXPECT_THAT(lines.back(), EndsWith("with parallel.tensor = 2"));
+}
+
+// One rank has nobody to share with.
+TEST(MemoryAdviceTest, ThereAreAsManyRanksAsShareEachLayer) {
+  TinyRun run(2);
+  run.options.model.recompute = Recompute::kBlock;
+  run.options.model.ffn_width = 256;
+  run.options.parallel.data = 1;
+  RunOptions shared = run.options;
+  shared.parallel.tensor = 2;
+  EXPECT_THAT(Lines(run.options, 1, Planned(shared, 2)).back(),
+              EndsWith("with 2 ranks, parallel.tensor = 2, parallel.data = 0"));
+}
+
+TEST(MemoryAdviceTest, SharedLayersAreNotNamedWhereTheyTakeMore) {
+  TinyRun run(2);
+  run.options.model.recompute = Recompute::kBlock;
+  // What travels about the logits of a token takes more than the token's features.
+  run.options.model.width = 4;
+  run.options.model.head_width = 2;
+  run.options.model.ffn_width = 2;
+  run.options.model.vocab_size = 4;
+  run.options.model.layers = 1;
+  run.options.model.sequence_length = 1024;
+  RunOptions shared = run.options;
+  shared.parallel.tensor = 2;
+  // Where threads have no scratch of their own.
+  const Device gpu{DeviceKind::kCuda, 0};
+  ASSERT_GT(Planned(shared, 2, gpu), Planned(run.options, 2, gpu));
+  EXPECT_THAT(AdviseForMemory(run.options, 2, gpu, 1), Not(HasSubstr("parallel.tensor")));
 }
 
 TEST(MemoryAdviceTest, MoreRanksReplaceAFixedNumberOfDataRanks) {
