@@ -19,10 +19,9 @@
 
 #include "launcher/trainer.h"
 #include "runtime/base/status_macros.h"
-#include "runtime/data/megatron_writer.h"
 #include "tests/bench/bench_models.h"
+#include "tests/bench/random_text.h"
 #include "tests/equivalence/tiny_run.h"
-#include "tests/support/random_tensor.h"
 #include "tests/support/temp_dir.h"
 
 namespace panthera::bench {
@@ -123,21 +122,13 @@ Bytes Measure(RunOptions options, const DataLoader& data, int ranks, int64_t mic
   return largest;
 }
 
-absl::Status WriteRandomTokens(const std::string& stem, int64_t vocab_size) {
-  const testing::HostTensor tokens = testing::RandomTokens(int64_t{1} << 16, vocab_size, 1);
-  ASSIGN_OR_RETURN(MegatronWriter writer, MegatronWriter::Create(stem, vocab_size));
-  RETURN_IF_ERROR(writer.Append(
-      {tokens.tensor().data<int32_t>(), static_cast<size_t>(tokens.tensor().elements())}));
-  RETURN_IF_ERROR(writer.EndDocument());
-  return writer.Publish();
-}
-
 absl::Status PrintTable(const std::string& model, int ranks) {
   ASSIGN_OR_RETURN(RunOptions options,
                    BenchModel(model, {.sequence_length = 64, .sequences = 1, .micro_batch = 1}));
   const testing::TempDir directory;
   options.data.train = {{.path = directory.path() + "/text", .weight = 1}};
-  RETURN_IF_ERROR(WriteRandomTokens(options.data.train[0].path, options.model.vocab_size));
+  RETURN_IF_ERROR(
+      WriteRandomText(options.data.train[0].path, int64_t{1} << 16, options.model.vocab_size));
   ASSIGN_OR_RETURN(const DataLoader data,
                    DataLoader::Open(options.data.train,
                                     {.sequence_length = options.model.sequence_length,

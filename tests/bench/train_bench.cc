@@ -28,7 +28,6 @@
 #include "model/cost.h"
 #include "runtime/base/parallel_for.h"
 #include "runtime/base/status_macros.h"
-#include "runtime/data/megatron_writer.h"
 #include "runtime/math/gemm.h"
 #include "runtime/math/gemm_tuning.h"
 #include "runtime/math/op_times.h"
@@ -36,7 +35,8 @@
 #include "tests/bench/kernel_case.h"
 #include "tests/bench/kernel_timer.h"
 #include "tests/bench/memory_rate.h"
-#include "tests/support/random_tensor.h"
+#include "tests/bench/random_text.h"
+#include "tests/bench/statistics.h"
 #include "tests/support/temp_dir.h"
 #include <sys/resource.h>
 
@@ -75,25 +75,10 @@ double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
 int64_t PeakResidentBytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return int64_t{usage.ru_maxrss} * 1024;
-}
-
-absl::Status WriteRandomTokens(const std::string& stem, const ModelOptions& model) {
-  const testing::HostTensor tokens = testing::RandomTokens(int64_t{1} << 20, model.vocab_size, 1);
-  ASSIGN_OR_RETURN(MegatronWriter writer, MegatronWriter::Create(stem, model.vocab_size));
-  RETURN_IF_ERROR(writer.Append(
-      {tokens.tensor().data<int32_t>(), static_cast<size_t>(tokens.tensor().elements())}));
-  RETURN_IF_ERROR(writer.EndDocument());
-  return writer.Publish();
 }
 
 absl::StatusOr<RunOptions> Options(const Arguments& arguments, int ranks, const std::string& stem) {
@@ -129,8 +114,8 @@ absl::StatusOr<Results> Measure(const RunOptions& options, World& world) {
                                      .vocab_size = options.model.vocab_size},
                                     options.data.seed));
   const Clock::time_point begin = Clock::now();
-  ASSIGN_OR_RETURN(World plan_world, PlanWorld(options.parallel, world.mesh.world_size(),
-                                               world.mesh.tensor_rank));
+  ASSIGN_OR_RETURN(World plan_world,
+                   PlanWorld(options.parallel, world.mesh.world_size(), world.mesh.tensor_rank));
   const StepPlan plan = Trainer::Plan(options, plan_world, world.device);
   results.seconds_to_plan = SecondsSince(begin);
   MemoryLedger ledger;
@@ -213,7 +198,7 @@ void PrintOps(const Results& results) {
 }
 
 void Print(const Arguments& arguments, const World& world, const Results& results) {
-  const double step = Median(results.step_seconds);
+  const double step = Quantile(results.step_seconds, 0.5);
   const double rate = static_cast<double>(results.tokens_per_step) / step;
   std::cout << absl::StrFormat(
       "%s, weights %s: %.1fM parameters, %d tokens per step, %d ranks x %d threads\n",
@@ -256,7 +241,7 @@ nlohmann::ordered_json ToJson(const Arguments& arguments, const World& world,
           {"tokens_per_step", results.tokens_per_step},
           {"step_seconds", results.step_seconds},
           {"tokens_per_second",
-           static_cast<double>(results.tokens_per_step) / Median(results.step_seconds)},
+           static_cast<double>(results.tokens_per_step) / Quantile(results.step_seconds, 0.5)},
           {"flops_per_token", results.flops_per_token},
           {"gemm_flops_per_second", results.gemm_rate},
           {"memory_bytes_per_second", results.memory_rate},
@@ -272,7 +257,7 @@ absl::Status Run(const Arguments& arguments) {
   const testing::TempDir directory;
   const std::string stem = directory.File("tokens");
   ASSIGN_OR_RETURN(const RunOptions options, Options(arguments, runtime.size(), stem));
-  RETURN_IF_ERROR(WriteRandomTokens(stem, options.model));
+  RETURN_IF_ERROR(WriteRandomText(stem, int64_t{1} << 20, options.model.vocab_size));
   ASSIGN_OR_RETURN(World world,
                    ConnectWorld(runtime, options.parallel, options.device, ConnectHosts(runtime)));
   ASSIGN_OR_RETURN(const Results results, Measure(options, world));
