@@ -240,9 +240,8 @@ absl::Status TrainingRun::FitsGpu(const StepPlan& plan) const {
   }
   return absl::ResourceExhaustedError(absl::StrFormat(
       "rank %d needs %s of its GPU's memory but %s are free; use a smaller train.micro_batch, "
-      "model.recompute = \"block\", more GPUs, or a larger parallel.tensor (`panthera plan "
-      "--device "
-      "cuda` shows what takes the memory)",
+      "model.recompute = \"block\", more GPUs, or a larger parallel.tensor "
+      "(`panthera plan --device cuda` shows what takes the memory)",
       world_.mesh.rank(), FormatBytes(needed), FormatBytes(available)));
 }
 
