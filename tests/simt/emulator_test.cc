@@ -364,6 +364,51 @@ TEST_F(EmulatorTest, WorkOnAnotherStreamIsNotDoneBeforeItIsWaitedFor) {
   cudaStreamDestroy(producer);
 }
 
+// Each wait is for the Record that was the last one then, on its own stream.
+TEST_F(EmulatorTest, AnEventMayBeRecordedOnOtherStreamsWhileWaitsForItAreOutstanding) {
+  simt::DeviceState& device = simt::DeviceState::Get();
+  simt::Stream* const first = device.NewStream();
+  simt::Stream* const second = device.NewStream();
+  simt::Stream* const reader = device.NewStream();
+  simt::Event event;
+  std::string done;
+  device.Enqueue(first, [&] { done += "1"; });
+  event.Record(*first);
+  device.Enqueue(reader, event.Waiter());
+  device.Enqueue(reader, [&] { done += "r"; });
+  device.Enqueue(second, [&] { done += "2"; });
+  event.Record(*second);
+  device.Synchronize(reader);
+  EXPECT_EQ(done, "1r");
+  EXPECT_FALSE(event.is_complete());
+  event.Complete();
+  EXPECT_EQ(done, "1r2");
+  for (simt::Stream* stream : {first, second, reader}) {
+    device.DeleteStream(stream);
+  }
+}
+
+TEST_F(EmulatorTest, AStreamAheadDoesItsWorkAtOnceAndWhatItWaitsForBefore) {
+  simt::DeviceState& device = simt::DeviceState::Get();
+  simt::Stream* const late = device.NewStream();
+  simt::Stream* const ahead = device.NewStream();
+  device.options() = {
+      .execution = simt::Execution::kOneAhead, .order_seed = 0, .stream_ahead = ahead->number()};
+  simt::Event event;
+  std::string done;
+  device.Enqueue(late, [&] { done += "a"; });
+  event.Record(*late);
+  device.Enqueue(late, [&] { done += "b"; });
+  device.Enqueue(ahead, [&] { done += "1"; });
+  EXPECT_EQ(done, "1");
+  device.Enqueue(ahead, event.Waiter());
+  EXPECT_EQ(done, "1a");
+  device.Synchronize(late);
+  EXPECT_EQ(done, "1ab");
+  device.DeleteStream(late);
+  device.DeleteStream(ahead);
+}
+
 // A host that polls must come to an end, and meanwhile nothing may be done that it did not poll
 // for.
 TEST_F(EmulatorTest, AnEventThatIsPolledIsReached) {

@@ -22,10 +22,9 @@ void Stream::RunNext() {
 }
 
 void Event::Record(Stream& stream) {
-  state_->stream = &stream;
-  const uint64_t number = ++state_->recorded;
-  stream.Enqueue([state = state_, number] {
-    state->completed = std::max(state->completed, number);
+  state_ = std::make_shared<State>(State{.stream = &stream, .is_complete = false});
+  stream.Enqueue([state = state_] {
+    state->is_complete = true;
     state->milliseconds = DeviceState::Get().milliseconds();
   });
 }
@@ -39,8 +38,8 @@ bool Event::Poll() const {
 }
 
 std::function<void()> Event::Waiter() const {
-  return [state = state_, number = state_->recorded] {
-    while (state->completed < number) {
+  return [state = state_] {
+    while (!state->is_complete) {
       state->stream->RunNext();
     }
   };
@@ -79,7 +78,7 @@ bool DeviceState::Free(void* pointer) {
 }
 
 Stream* DeviceState::NewStream() {
-  auto stream = std::make_unique<Stream>();
+  auto stream = std::make_unique<Stream>(streams_made_++);
   Stream* const pointer = stream.get();
   streams_[pointer] = std::move(stream);
   return pointer;
@@ -88,6 +87,14 @@ Stream* DeviceState::NewStream() {
 void DeviceState::DeleteStream(Stream* stream) {
   Synchronize(stream);
   streams_.erase(stream);
+}
+
+std::vector<int64_t> DeviceState::Streams() const {
+  std::vector<int64_t> numbers;
+  for (const auto& [stream, owner] : streams_) {
+    numbers.push_back(stream->number());
+  }
+  return numbers;
 }
 
 Event* DeviceState::NewEvent() {
@@ -111,7 +118,9 @@ void DeviceState::Enqueue(Stream* stream, std::function<void()> work) {
     return;
   }
   stream->Enqueue(std::move(work));
-  if (options_.execution == Execution::kEarly) {
+  const bool is_ahead =
+      options_.execution == Execution::kOneAhead && stream->number() == options_.stream_ahead;
+  if (is_ahead || options_.execution == Execution::kEarly) {
     Synchronize(stream);
   }
 }

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tests/simt/emulator/block_runner.h"
 
@@ -19,11 +20,15 @@ namespace simt {
 enum class Execution : uint8_t {
   kLate,   // when the host or another stream waits for it: work whose wait is missing is not done
   kEarly,  // when it is enqueued
+  // kEarly on one stream and kLate on all others: work of that stream whose wait is missing is done
+  // before what it should have waited for.
+  kOneAhead,
 };
 
 struct Options {
   Execution execution = Execution::kLate;
-  uint64_t order_seed = 0;  // of Launch
+  uint64_t order_seed = 0;    // of Launch
+  int64_t stream_ahead = -1;  // for kOneAhead: which of all streams ever made, from 0
 };
 
 // How often things were asked for that do not belong into a training step.
@@ -37,20 +42,26 @@ struct Counts {
 
 class Stream {
  public:
+  explicit Stream(int64_t number) : number_(number) {}
+
+  // How many streams were made before it.
+  int64_t number() const { return number_; }
   void Enqueue(std::function<void()> work) { queue_.push_back(std::move(work)); }
   bool empty() const { return queue_.empty(); }
   // Does the oldest work.
   void RunNext();
 
  private:
+  int64_t number_;
   std::deque<std::function<void()>> queue_;
 };
 
-// A point in the work of a stream. Waits may outlive the handle, so they share the state.
+// A point in the work of a stream. Waits are for the Record that was the last one when they were
+// enqueued, on whichever stream it was; they may outlive the handle, so they share the state.
 class Event {
  public:
   void Record(Stream& stream);
-  bool is_complete() const { return state_->completed == state_->recorded; }
+  bool is_complete() const { return state_->is_complete; }
   // The device's clock when the stream last came here.
   int64_t milliseconds() const { return state_->milliseconds; }
   // is_complete(), asked by a host that will ask again: on a device time passes in between, here
@@ -62,10 +73,10 @@ class Event {
   std::function<void()> Waiter() const;
 
  private:
+  // Of one Record.
   struct State {
     Stream* stream = nullptr;
-    uint64_t recorded = 0;
-    uint64_t completed = 0;
+    bool is_complete = true;
     int64_t milliseconds = 0;
   };
   std::shared_ptr<State> state_ = std::make_shared<State>();
@@ -89,6 +100,8 @@ class DeviceState {
 
   Stream* NewStream();
   void DeleteStream(Stream* stream);
+  // The numbers of those that were not deleted.
+  std::vector<int64_t> Streams() const;
   Event* NewEvent();
   void DeleteEvent(Event* event);
 
@@ -117,12 +130,12 @@ class DeviceState {
 
   Options options_;
   Counts counts_;
-  Stream default_stream_;
   std::map<Stream*, std::unique_ptr<Stream>> streams_;
   std::map<Event*, std::unique_ptr<Event>> events_;
   std::map<void*, std::unique_ptr<char[]>> allocations_;
   std::map<void*, size_t> allocation_bytes_;
   std::map<const void*, size_t> dynamic_limits_;
+  int64_t streams_made_ = 0;
   size_t used_bytes_ = 0;
   int64_t milliseconds_ = 0;
   std::string error_;
