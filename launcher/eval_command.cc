@@ -76,7 +76,7 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   ASSIGN_OR_RETURN(const SavedModel saved,
                    OpenSavedModel(files, *world.host, arguments.run, arguments.step));
   const ModelOptions& model = saved.options.model;
-  RETURN_IF_ERROR(CheckTensorParallel(model, world.mesh.tensor_size));
+  RETURN_IF_ERROR(CheckTensorParallel(model, world.mesh.tensor_size, "--tensor"));
   std::vector<DataSource> sources;
   for (const std::string& path : arguments.data) {
     sources.push_back({.path = path, .weight = 1});
@@ -109,14 +109,25 @@ absl::Status Evaluate(const EvalArguments& arguments, const MpiRuntime& runtime,
   return absl::OkStatus();
 }
 
+absl::StatusOr<World> Connect(const EvalArguments& arguments, const MpiRuntime& runtime) {
+  if (runtime.size() % arguments.parallel.tensor != 0) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "--tensor %d does not divide the %d worker%s; use a divisor, or start a multiple of %d "
+        "workers",
+        arguments.parallel.tensor, runtime.size(), runtime.size() == 1 ? "" : "s",
+        arguments.parallel.tensor));
+  }
+  // Little travels, once: ranks may share a GPU, and need no NCCL where they do not.
+  return ConnectWorld(runtime, arguments.parallel,
+                      {.kind = arguments.device, .sharing = DeviceSharing::kMpi},
+                      ConnectHosts(runtime));
+}
+
 int RunEval(const EvalArguments& arguments) {
   const MpiRuntime runtime;
   SetLogRank(runtime.size() == 1 ? -1 : runtime.rank());
   ShareCores(runtime);
-  // Little travels, once: ranks may share a GPU, and need no NCCL where they do not.
-  absl::StatusOr<World> world = ConnectWorld(
-      runtime, arguments.parallel, {.kind = arguments.device, .sharing = DeviceSharing::kMpi},
-      ConnectHosts(runtime));
+  absl::StatusOr<World> world = Connect(arguments, runtime);
   const absl::Status status = world.ok() ? Evaluate(arguments, runtime, *world) : world.status();
   if (status.ok()) {
     return kExitDone;

@@ -107,7 +107,8 @@ absl::Status Generate(const GenerateArguments& arguments, World& world) {
   PosixFileSystem files;
   ASSIGN_OR_RETURN(const SavedModel saved,
                    OpenSavedModel(files, *world.host, arguments.run, arguments.step));
-  RETURN_IF_ERROR(CheckTensorParallel(saved.options.model, world.mesh.tensor_size));
+  RETURN_IF_ERROR(
+      CheckTensorParallel(saved.options.model, world.mesh.tensor_size, "number of workers"));
   if (saved.tokenizer == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat(saved.checkpoint.directory(),

@@ -93,7 +93,8 @@ absl::Status FinishLazyRows(const ModelOptions& model, OptimOptions& optim) {
 
 }  // namespace
 
-absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks) {
+absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks,
+                                 const char* count) {
   const struct {
     const char* what;
     int64_t value;
@@ -106,9 +107,8 @@ absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks
   for (const auto& dimension : dimensions) {
     if (dimension.value < tensor_ranks) {
       return absl::InvalidArgumentError(absl::StrFormat(
-          "%s = %d cannot be shared among parallel.tensor = %d ranks: use a parallel.tensor of at "
-          "most %d",
-          dimension.what, dimension.value, tensor_ranks, dimension.value));
+          "%s = %d cannot be shared among %d tensor-parallel ranks; use a %s of at most %d",
+          dimension.what, dimension.value, tensor_ranks, count, dimension.value));
     }
   }
   return absl::OkStatus();
@@ -147,7 +147,7 @@ absl::Status RunOptions::Finish(int world_size) {
         "\"runs/first\"");
   }
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Create(parallel, /*rank=*/0, world_size));
-  RETURN_IF_ERROR(CheckTensorParallel(model, mesh.tensor_size));
+  RETURN_IF_ERROR(CheckTensorParallel(model, mesh.tensor_size, "parallel.tensor"));
   return CountMicroSteps(train, mesh.data_size).status();
 }
 

@@ -171,8 +171,10 @@ struct RunOptions {
 absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks);
 
 // Refuses more tensor-parallel ranks than a layer has parts: every rank must have one of each. The
-// parts need not be equal. `model` must be finished.
-absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks);
+// parts need not be equal. `model` must be finished. `count` is what the user changes to have fewer,
+// such as "parallel.tensor".
+absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks,
+                                 const char* count);
 
 }  // namespace panthera
 

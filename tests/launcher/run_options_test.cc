@@ -112,26 +112,26 @@ TEST(RunOptionsTest, FinishNamesWhatTensorParallelRanksCannotShare) {
   RunOptions options = Valid();
   options.parallel.tensor = 6;
   EXPECT_EQ(FinishError(options, 6),
-            "model.heads = 4 cannot be shared among parallel.tensor = 6 ranks: use a "
+            "model.heads = 4 cannot be shared among 6 tensor-parallel ranks; use a "
             "parallel.tensor of at most 4");
   options = Valid();
   options.parallel.tensor = 4;
   options.model.kv_heads = 1;
   options.model.head_width = 2;
   EXPECT_EQ(FinishError(options, 4),
-            "model.kv_heads x model.head_width = 2 cannot be shared among parallel.tensor = 4 "
-            "ranks: use a parallel.tensor of at most 2");
+            "model.kv_heads x model.head_width = 2 cannot be shared among 4 tensor-parallel ranks; "
+            "use a parallel.tensor of at most 2");
   options = Valid();
   options.parallel.tensor = 4;
   options.model.vocab_size = 3;
   EXPECT_EQ(FinishError(options, 4),
-            "model.vocab_size = 3 cannot be shared among parallel.tensor = 4 ranks: use a "
+            "model.vocab_size = 3 cannot be shared among 4 tensor-parallel ranks; use a "
             "parallel.tensor of at most 3");
   options = Valid();
   options.parallel.tensor = 4;
   options.model.ffn_width = 1;
   EXPECT_EQ(FinishError(options, 4),
-            "model.ffn_width = 1 cannot be shared among parallel.tensor = 4 ranks: use a "
+            "model.ffn_width = 1 cannot be shared among 4 tensor-parallel ranks; use a "
             "parallel.tensor of at most 1");
 }
 
