@@ -38,8 +38,9 @@ class DeathsTest : public ::testing::Test {
   }
 
   std::unique_ptr<Job> Start(std::vector<std::string> settings = {}, const std::string& gate = "",
-                             std::vector<std::string> mpirun_options = {}) {
-    return std::make_unique<Job>(JobOptions{.config = config_,
+                             std::vector<std::string> mpirun_options = {}, int ranks = 2) {
+    return std::make_unique<Job>(JobOptions{.ranks = ranks,
+                                            .config = config_,
                                             .settings = std::move(settings),
                                             .mpirun_options = std::move(mpirun_options),
                                             .gate = gate},
@@ -47,9 +48,11 @@ class DeathsTest : public ::testing::Test {
   }
 
   // Starts and waits until some steps have been made after those that the run already has.
-  std::unique_ptr<Job> StartTraining(const std::vector<std::string>& settings = {}) {
+  std::unique_ptr<Job> StartTraining(const std::vector<std::string>& settings = {},
+                                     const std::vector<std::string>& mpirun_options = {},
+                                     int ranks = 2) {
     const int64_t before = CountMetricsLines(run_dir());
-    std::unique_ptr<Job> job = Start(settings);
+    std::unique_ptr<Job> job = Start(settings, "", mpirun_options, ranks);
     (void)job->WaitForRanks();
     EXPECT_TRUE(WaitUntil([&] { return CountMetricsLines(run_dir()) > before + 3; }))
         << job->Output();
@@ -164,6 +167,42 @@ TEST_F(DeathsTest, KilledRankEndsTheOthersThoughTheirLauncherDoesNot) {
     EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("exit code ", kExitPeerLost)));
   }
   ExpectGoesOn();
+}
+
+// In the middle of a step, in which the other waits for its part of a layer. What goes on then are
+// two data-parallel ranks.
+TEST_F(DeathsTest, KilledTensorRankEndsTheOthersThoughTheirLauncherDoesNot) {
+  std::unique_ptr<Job> job = StartTraining({"parallel.tensor=2"}, {"--enable-recovery"});
+  kill(job->WaitForRanks().at(1), SIGKILL);
+  EXPECT_NE(job->WaitForEnd(), std::nullopt) << job->Output();
+  EXPECT_THAT(job->Output(), HasSubstr("rank 1 has died"));
+  EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("exit code ", kExitPeerLost)));
+  ExpectGoesOn();
+}
+
+TEST_F(DeathsTest, ATensorParallelJobThatIsStoppedGoesOnWithAnyMesh) {
+  const std::string heads = "model.heads=4";
+  std::unique_ptr<Job> job = StartTraining({heads, "parallel.tensor=2"}, {}, 4);
+  kill(job->WaitForRanks().at(3), SIGTERM);
+  EXPECT_EQ(job->WaitForEnd(), kExitStoppedBySignal) << job->Output();
+  int64_t done = NewestCheckpoint(run_dir());
+  EXPECT_EQ(done, CountMetricsLines(run_dir()));
+  struct Mesh {
+    int ranks;
+    int tensor;
+    const char* change;
+  };
+  for (const Mesh& mesh :
+       {Mesh{4, 4, "2 -> 4"}, Mesh{4, 1, "4 -> 1"}, Mesh{2, 2, "1 -> 2"}, Mesh{1, 1, "2 -> 1"}}) {
+    job = Start({heads, absl::StrCat("parallel.tensor=", mesh.tensor),
+                 absl::StrCat("train.steps=", done + 1)},
+                "", {}, mesh.ranks);
+    EXPECT_EQ(job->WaitForEnd(), kExitDone) << job->Output();
+    EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("going on after step ", done)));
+    EXPECT_THAT(job->Output(), HasSubstr(absl::StrCat("changed since the last start: ",
+                                                      "parallel.tensor: ", mesh.change)));
+    EXPECT_EQ(NewestCheckpoint(run_dir()), ++done);
+  }
 }
 
 TEST_F(DeathsTest, KilledLauncherEndsTheRanks) {

@@ -40,7 +40,8 @@ Result Train(const TinyRun& run, Device device, int ranks, int64_t steps) {
   Result result;
   std::mutex mutex;
   RunRanks(ranks, [&](RankWorld& rank_world) {
-    World world = testing::WorldOf(rank_world, device);
+    World world =
+        testing::WorldOf(rank_world, device, static_cast<int>(run.options.parallel.tensor));
     const std::unique_ptr<Trainer> trainer =
         testing::NewTrainer(run.options, world, rank_world.ledger());
     const DataLoader data = run.OpenData();
@@ -186,6 +187,28 @@ TEST_F(GpuRunTest, MomentumAfterOneStepIsThatOfTheWholeBatch) {
   EXPECT_GT(compared, 3000) << "most weights were compared";
 }
 
+// Two ranks share the only key/value head, and each layer's 15 rows unequally.
+TEST_F(GpuRunTest, TensorRanksTakeTheStepsOfOneRank) {
+  run_.options.model.sequence_length = 15;
+  run_.options.model.head_chunk_rows = 6;
+  run_.options.optim.accumulate = Accumulation::kGradient;
+  for (const WeightStorage weights : {WeightStorage::kFp32, WeightStorage::kBf16Plus8}) {
+    SCOPED_TRACE(EnumName(weights));
+    run_.options.optim.weights = weights;
+    run_.options.parallel.tensor = 1;
+    const Result one = Train(run_, gpu_, 1, 3);
+    run_.options.parallel.tensor = 2;
+    const Result two = Train(run_, gpu_, 2, 3);
+    const double unit = UnitRoundoff(weights == WeightStorage::kFp32 ? DType::kF32 : DType::kBF16);
+    // As in FiveStepsAgreeWithTheCpu.
+    EXPECT_NEAR(two.losses[0], one.losses[0], 4 * unit * one.losses[0]);
+    EXPECT_NEAR(two.norms[0], one.norms[0], 16 * unit * one.norms[0]);
+    for (const size_t step : {1U, 2U}) {
+      EXPECT_NEAR(two.losses[step], one.losses[step], 0.01 * one.losses[step]) << "step " << step;
+    }
+  }
+}
+
 Tensors TrainTo(const TinyRun& run, Device device, int64_t steps, int ranks) {
   Tensors tensors;
   std::mutex mutex;
@@ -229,29 +252,42 @@ TEST_P(GpuTrainingTest, ResumedRunEqualsStraightRun) {
   EXPECT_EQ(TrainTo(resumed, Device{}, 4, 2), expected);
 }
 
-TEST_P(GpuTrainingTest, RequestsAndSendsWhatItsPlanSays) {
-  run_.options.train.micro_batch = 2;
+// A step of two ranks, as the plan of each has it.
+void ExpectPlanned(const TinyRun& run, Device gpu) {
   RunRanks(2, [&](RankWorld& rank_world) {
-    RunOptions options = run_.options;
+    RunOptions options = run.options;
     ASSERT_EQ(options.Finish(2), absl::OkStatus());
-    absl::StatusOr<World> plan_world = PlanWorld(options.parallel, 2);
+    World world = testing::WorldOf(rank_world, gpu, static_cast<int>(options.parallel.tensor));
+    absl::StatusOr<World> plan_world = PlanWorld(options.parallel, 2, world.mesh.tensor_rank);
     ASSERT_TRUE(plan_world.ok());
-    const StepPlan plan = Trainer::Plan(options, *plan_world, gpu_);
-    World world = testing::WorldOf(rank_world, gpu_);
+    const StepPlan plan = Trainer::Plan(options, *plan_world, gpu);
     const std::unique_ptr<Trainer> trainer =
         testing::NewTrainer(options, world, rank_world.ledger());
-    const DataLoader data = run_.OpenData();
-    const int64_t sent_before = world.data_parallel->bytes_sent();
+    const DataLoader data = run.OpenData();
+    const int64_t data_before = world.data_parallel->bytes_sent();
+    const int64_t tensor_before = world.tensor_parallel->bytes_sent();
     ASSERT_TRUE(trainer->TrainStep(0, &data).ok());
-    EXPECT_EQ(world.data_parallel->bytes_sent() - sent_before, plan.sent.data);
+    EXPECT_LE(trainer->instance().context().arena().peak_bytes(), plan.arena_bytes);
+    EXPECT_EQ(world.data_parallel->bytes_sent() - data_before, plan.sent.data);
+    EXPECT_EQ(world.tensor_parallel->bytes_sent() - tensor_before, plan.sent.tensor);
     for (int c = 0; c < kNumMemoryCategories; ++c) {
       const auto category = static_cast<MemoryCategory>(c);
       const int64_t arena = category == MemoryCategory::kActivations ? plan.arena_bytes : 0;
       EXPECT_EQ(rank_world.ledger().bytes(category), plan.memory.bytes(category) + arena)
           << Name(category);
     }
-    EXPECT_LE(trainer->instance().context().arena().peak_bytes(), plan.arena_bytes);
   });
+}
+
+TEST_P(GpuTrainingTest, RequestsAndSendsWhatItsPlanSays) {
+  run_.options.train.micro_batch = 2;
+  ExpectPlanned(run_, gpu_);
+}
+
+TEST_F(GpuRunTest, TensorRanksRequestAndSendWhatTheirPlanSays) {
+  run_.options.model.sequence_length = 15;
+  run_.options.parallel.tensor = 2;
+  ExpectPlanned(run_, gpu_);
 }
 
 }  // namespace

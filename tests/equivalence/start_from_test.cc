@@ -56,7 +56,7 @@ class StartFromTest : public ::testing::Test {
     Opened opened;
     std::mutex mutex;
     RunRanks(ranks, [&](RankWorld& rank_world) {
-      World world = testing::WorldOf(rank_world, device);
+      World world = testing::WorldOf(rank_world, device, static_cast<int>(given.parallel.tensor));
       RunOptions options = given;
       ASSERT_EQ(options.Finish(ranks), absl::OkStatus());
       auto training = TrainingRun::Open(options, mode, world);
@@ -92,7 +92,7 @@ class StartFromTest : public ::testing::Test {
   static std::vector<double> Losses(const RunOptions& given, int ranks) {
     std::vector<double> losses;
     RunRanks(ranks, [&](RankWorld& rank_world) {
-      World world = testing::WorldOf(rank_world);
+      World world = testing::WorldOf(rank_world, {}, static_cast<int>(given.parallel.tensor));
       RunOptions options = given;
       ASSERT_EQ(options.Finish(ranks), absl::OkStatus());
       auto training = TrainingRun::Open(options, StartMode::kResume, world);
@@ -138,6 +138,24 @@ TEST_F(StartFromTest, ShardsOnAnyRanksInAnyStorageHoldWhatTheFilesHold) {
           EXPECT_EQ(values, model_.tensors.at(name).values) << name;
         }
         EXPECT_EQ(parameters, model_.tensors.size());
+      }
+    }
+  }
+}
+
+// Two ranks have unequal parts of the 23 tokens, and share the only key/value head.
+TEST_F(StartFromTest, SlicesOnAnyMeshHoldWhatTheFilesHold) {
+  model_.Write(source_.path(), "BF16", 2);
+  for (const auto& [ranks, tensor] : {std::pair(2, 2), {4, 2}, {6, 2}}) {
+    for (const WeightStorage storage : kStorages) {
+      SCOPED_TRACE(std::to_string(ranks) + " ranks, tensor " + std::to_string(tensor) + ", " +
+                   EnumName(storage));
+      run_.options.parallel.tensor = tensor;
+      run_.options.optim.weights = storage;
+      const Opened opened = Open(run_.options, ranks);
+      ASSERT_THAT(opened.refusals, ::testing::IsEmpty());
+      for (const auto& [name, tensor_of_file] : model_.tensors) {
+        EXPECT_EQ(opened.tensors.at(name), tensor_of_file.values) << name;
       }
     }
   }
@@ -220,6 +238,37 @@ TEST_F(StartFromTest, ANewRunAfterAConversionBeginsWithTheLossThatTheOldOneHadRe
         EXPECT_EQ(begun.validation_loss, reached) << from;
       }
     }
+  }
+}
+
+// The swapped head of a checkpoint is put together from the tables' rows of all ranks.
+TEST_F(StartFromTest, WhatTensorRanksSaveIsWhatTheirLayersRead) {
+  for (const Tie tie : {Tie::kNone, Tie::kSwapHalves}) {
+    SCOPED_TRACE(EnumName(tie));
+    TinyRun old_run(3);
+    old_run.options.parallel.tensor = 2;
+    old_run.options.model.tie = tie;
+    Losses(old_run.options, 4);
+    const double reached = Open(old_run.options, 4).validation_loss;
+    const TempDir out;
+    PosixFileSystem files;
+    const absl::StatusOr<Conversion> converted =
+        Convert(files, {.source = old_run.options.train.run_dir,
+                        .output = out.File("model"),
+                        .dtype = {},
+                        .max_file_bytes = 4000});
+    ASSERT_TRUE(converted.ok()) << converted.status();
+    RunOptions options = old_run.options;
+    options.train.run_dir = out.File("run");
+    options.train.start_from = out.File("model");
+    const Opened begun = Open(options, 4);
+    ASSERT_THAT(begun.refusals, ::testing::IsEmpty());
+    EXPECT_EQ(begun.validation_loss, reached);
+    // For others the swapped head is a matrix of its own.
+    options.parallel.tensor = 1;
+    const Opened alone = Open(options, 1);
+    ASSERT_THAT(alone.refusals, ::testing::IsEmpty());
+    EXPECT_NEAR(alone.validation_loss, reached, 1e-5 * reached);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
@@ -49,6 +50,60 @@ TEST(ConnectWorldTest, OnCpusTensorsAndHostNumbersTravelTheSameWay) {
   EXPECT_TRUE(world->device.is_cpu());
   EXPECT_EQ(&world->host_data_parallel(), world->data_parallel.get());
   ExpectConnected(*world);
+}
+
+// The ranks of the job that an axis has, in its order.
+std::vector<double> MembersOf(Communicator& axis) {
+  const MpiRuntime& runtime = MpiTestRuntime();
+  Stream host{Device{}};
+  std::vector<double> members(static_cast<size_t>(axis.size()), -1);
+  members[static_cast<size_t>(axis.rank())] = runtime.rank();
+  const Tensor all(members.data(), {axis.size(), 1}, DType::kF64, Device{});
+  axis.AllGather(all.Slice(axis.rank(), axis.rank() + 1), all, host);
+  return members;
+}
+
+TEST(ConnectWorldTest, EveryMeshHasTheRightRanksOnBothAxes) {
+  const MpiRuntime& runtime = MpiTestRuntime();
+  for (int tensor = 1; tensor <= runtime.size(); ++tensor) {
+    if (runtime.size() % tensor != 0) {
+      continue;
+    }
+    SCOPED_TRACE(tensor);
+    absl::StatusOr<World> world = ConnectWorld(runtime, {.tensor = tensor},
+                                               {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime));
+    ASSERT_TRUE(world.ok()) << world.status();
+    std::vector<double> layer_mates;
+    std::vector<double> replicas;
+    for (int rank = 0; rank < runtime.size(); ++rank) {
+      if (rank / tensor == runtime.rank() / tensor) {
+        layer_mates.push_back(rank);
+      }
+      if (rank % tensor == runtime.rank() % tensor) {
+        replicas.push_back(rank);
+      }
+    }
+    EXPECT_EQ(MembersOf(*world->tensor_parallel), layer_mates);
+    EXPECT_EQ(MembersOf(world->host_tensor_parallel()), layer_mates);
+    EXPECT_EQ(MembersOf(*world->data_parallel), replicas);
+    EXPECT_EQ(MembersOf(world->host_data_parallel()), replicas);
+    EXPECT_EQ(world->mesh.rank(), runtime.rank());
+    EXPECT_EQ(world->mesh.world_size(), runtime.size());
+  }
+}
+
+TEST(ConnectWorldTest, AMeshThatIsNotThatOfTheJobIsRefusedOnAllRanksAlike) {
+  const MpiRuntime& runtime = MpiTestRuntime();
+  const int size = runtime.size();
+  for (const ParallelOptions& options :
+       {ParallelOptions{.data = 0, .tensor = size + 1}, ParallelOptions{.data = size + 1},
+        ParallelOptions{.data = 2, .tensor = size}}) {
+    const absl::StatusOr<World> world =
+        ConnectWorld(runtime, options, {.kind = DeviceChoice::kCpu}, ConnectHosts(runtime));
+    const std::string message(world.status().message());
+    EXPECT_THAT(message, HasSubstr("use "));
+    EXPECT_EQ(MpiTestWorld().host().Broadcast(message, 0), message);
+  }
 }
 
 TEST(ConnectWorldTest, WorkersThatShareAGpuExchangeTensorsThroughMpi) {
