@@ -77,7 +77,8 @@ std::string CheckpointDirectory(const std::string& run_directory, int64_t step);
 
 // Saves what all ranks give and removes what `retention` no longer keeps. Collective; every rank
 // gets the same status. After an error the older checkpoints are as they were. The files' bytes do
-// not depend on how the tensors are sharded (only the manifest's slices do).
+// not depend on how the tensors are sharded (only the manifest's slices do). Blocks on the disk and
+// the peers until all is done; CheckpointSave (checkpoint_save.h) does the same in parts.
 absl::Status SaveCheckpoint(FileSystem& files, HostGroup& group, const std::string& run_directory,
                             const CheckpointContents& contents, const RetentionOptions& retention);
 

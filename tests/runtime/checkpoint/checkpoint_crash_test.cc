@@ -21,7 +21,7 @@ using testing::TempDir;
 
 // Saves checkpoint 1, lets the save of another (seed 2) be killed at every operation in turn, and
 // expects the old or the new one every time, and a clean directory after one more save.
-void KillEverywhere(int64_t second_step) {
+void KillEverywhere(int64_t second_step, SaveThread thread) {
   SelfHostGroup group;
   PosixFileSystem files;
   std::map<uint64_t, int> outcomes;
@@ -32,7 +32,8 @@ void KillEverywhere(int64_t second_step) {
     ASSERT_TRUE(SaveSmall(whole, group, dir.path(), 1, /*seed=*/1).ok());
 
     SteppingFileSystem dying(operation);
-    const absl::Status status = SaveSmall(dying, group, dir.path(), second_step, /*seed=*/2);
+    const absl::Status status =
+        SaveSmall(dying, group, dir.path(), second_step, /*seed=*/2, {.keep_newest = 1}, thread);
 
     finished = dying.operations() <= operation;
     const uint64_t seed = LoadNewestSmall(files, group, dir.path());
@@ -49,9 +50,18 @@ void KillEverywhere(int64_t second_step) {
   EXPECT_GT(outcomes[2], 5);
 }
 
-TEST(CheckpointCrashTest, TheOldOrTheNewCheckpointLoads) { KillEverywhere(/*second_step=*/2); }
+class CheckpointCrashTest : public ::testing::TestWithParam<SaveThread> {};
 
-TEST(CheckpointCrashTest, SavingTheSameStepAgainLosesNothing) { KillEverywhere(/*second_step=*/1); }
+TEST_P(CheckpointCrashTest, TheOldOrTheNewCheckpointLoads) {
+  KillEverywhere(/*second_step=*/2, GetParam());
+}
+
+TEST_P(CheckpointCrashTest, SavingTheSameStepAgainLosesNothing) {
+  KillEverywhere(/*second_step=*/1, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, CheckpointCrashTest,
+                         ::testing::Values(SaveThread::kCaller, SaveThread::kOwn));
 
 }  // namespace
 }  // namespace panthera

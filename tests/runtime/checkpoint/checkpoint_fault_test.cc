@@ -33,12 +33,12 @@ constexpr char kRun[] = "/run";
 
 // The status that every rank gets.
 absl::Status SaveFrom(int ranks, absl::FunctionRef<FileSystem&(int)> files_of_rank, int64_t step,
-                      uint64_t seed) {
+                      uint64_t seed, SaveThread thread = SaveThread::kCaller) {
   std::mutex mutex;
   std::optional<absl::Status> common;
   testing::RunRanks(ranks, [&](RankWorld& world) {
-    const absl::Status status =
-        SaveSmall(files_of_rank(world.rank()), world.host(), kRun, step, seed);
+    const absl::Status status = SaveSmall(files_of_rank(world.rank()), world.host(), kRun, step,
+                                          seed, {.keep_newest = 1}, thread);
     const std::lock_guard<std::mutex> lock(mutex);
     EXPECT_EQ(common.value_or(status), status);
     common = status;
@@ -49,6 +49,7 @@ absl::Status SaveFrom(int ranks, absl::FunctionRef<FileSystem&(int)> files_of_ra
 struct Fault {
   int rank;
   SteppingFileSystem::Failure failure;
+  SaveThread thread;
 };
 
 class FaultTest : public ::testing::TestWithParam<Fault> {};
@@ -71,7 +72,7 @@ TEST_P(FaultTest, AnyFailingOperationOfOneRankLeavesTheOldOrTheNewCheckpoint) {
         [&](int rank) -> FileSystem& {
           return rank == GetParam().rank ? static_cast<FileSystem&>(faulty) : files;
         },
-        2, /*seed=*/2);
+        2, /*seed=*/2, GetParam().thread);
 
     reached = faulty.operations() > operation;
     const uint64_t seed = LoadNewestSmall(files, group, kRun);
@@ -92,11 +93,16 @@ TEST_P(FaultTest, AnyFailingOperationOfOneRankLeavesTheOldOrTheNewCheckpoint) {
   EXPECT_GE(failures, GetParam().rank == 0 ? 20 : 4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, FaultTest,
-                         ::testing::Values(Fault{0, SteppingFileSystem::Failure::kOnce},
-                                           Fault{0, SteppingFileSystem::Failure::kDeath},
-                                           Fault{1, SteppingFileSystem::Failure::kOnce},
-                                           Fault{2, SteppingFileSystem::Failure::kDeath}));
+INSTANTIATE_TEST_SUITE_P(
+    Ranks, FaultTest,
+    ::testing::Values(Fault{0, SteppingFileSystem::Failure::kOnce, SaveThread::kCaller},
+                      Fault{0, SteppingFileSystem::Failure::kDeath, SaveThread::kCaller},
+                      Fault{1, SteppingFileSystem::Failure::kOnce, SaveThread::kCaller},
+                      Fault{2, SteppingFileSystem::Failure::kDeath, SaveThread::kCaller},
+                      Fault{0, SteppingFileSystem::Failure::kOnce, SaveThread::kOwn},
+                      Fault{0, SteppingFileSystem::Failure::kDeath, SaveThread::kOwn},
+                      Fault{1, SteppingFileSystem::Failure::kOnce, SaveThread::kOwn},
+                      Fault{2, SteppingFileSystem::Failure::kDeath, SaveThread::kOwn}));
 
 class FullDiskTest : public ::testing::TestWithParam<VolatileFileSystem::Reserving> {
  protected:

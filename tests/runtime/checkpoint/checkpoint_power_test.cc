@@ -58,6 +58,7 @@ void ExpectGoesOn(const Disk& disk) {
 struct Case {
   int ranks;
   int64_t second_step;
+  SaveThread thread = SaveThread::kCaller;
 };
 
 class PowerTest : public ::testing::TestWithParam<Case> {
@@ -71,7 +72,8 @@ class PowerTest : public ::testing::TestWithParam<Case> {
 
   void Save(int64_t step, uint64_t seed) {
     testing::RunRanks(GetParam().ranks, [&](RankWorld& world) {
-      const absl::Status saved = SaveSmall(files_, world.host(), kRun, step, seed);
+      const absl::Status saved =
+          SaveSmall(files_, world.host(), kRun, step, seed, {.keep_newest = 1}, GetParam().thread);
       EXPECT_TRUE(saved.ok()) << saved;
     });
   }
@@ -112,15 +114,17 @@ TEST_P(PowerTest, KillingAllRanksBetweenAnyTwoOperationsLeavesTheOldOrTheNewChec
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Saves, PowerTest,
-                         ::testing::Values(Case{.ranks = 1, .second_step = 2},
-                                           Case{.ranks = 1, .second_step = 1},
-                                           Case{.ranks = 3, .second_step = 2},
-                                           Case{.ranks = 3, .second_step = 1}),
-                         [](const ::testing::TestParamInfo<Case>& save) {
-                           return std::to_string(save.param.ranks) + "Ranks" +
-                                  (save.param.second_step == 1 ? "SameStep" : "NextStep");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Saves, PowerTest,
+    ::testing::Values(Case{.ranks = 1, .second_step = 2}, Case{.ranks = 1, .second_step = 1},
+                      Case{.ranks = 3, .second_step = 2}, Case{.ranks = 3, .second_step = 1},
+                      Case{.ranks = 1, .second_step = 2, .thread = SaveThread::kOwn},
+                      Case{.ranks = 3, .second_step = 1, .thread = SaveThread::kOwn}),
+    [](const ::testing::TestParamInfo<Case>& save) {
+      return std::to_string(save.param.ranks) + "Ranks" +
+             (save.param.second_step == 1 ? "SameStep" : "NextStep") +
+             (save.param.thread == SaveThread::kOwn ? "OwnThread" : "");
+    });
 
 // A save is killed, a later start saves the same step again, and then the power fails: what the
 // killed program did without syncing it must not be built upon.
