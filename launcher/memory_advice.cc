@@ -52,8 +52,8 @@ int64_t LargestProperDivisor(int64_t n) {
 }
 
 // Smaller micro-batches, halved where that divides, then recomputation, then weights that travel
-// whole: time for memory.
-Chain SlowerChanges(const Change& start) {
+// whole, then saves that training waits for: time for memory.
+Chain SlowerChanges(const Change& start, Device target) {
   Chain chain;
   Change last = start;
   const int64_t first_micro_batch = start.options.train.micro_batch;
@@ -71,6 +71,12 @@ Chain SlowerChanges(const Change& start) {
   if (last.options.optim.publish == PublishMode::kDirection) {
     last = Extend(last, "optim.publish = \"weights\"");
     last.options.optim.publish = PublishMode::kWeights;
+    chain.push_back(last);
+  }
+  // A GPU's copy lies in the memory of its host.
+  if (target.is_cpu() && last.options.checkpoint.staging == CheckpointStaging::kCopy) {
+    last = Extend(last, "checkpoint.staging = \"none\"");
+    last.options.checkpoint.staging = CheckpointStaging::kNone;
     chain.push_back(last);
   }
   return chain;
@@ -195,7 +201,7 @@ std::string AdviseForMemory(const RunOptions& options, int ranks, Device target,
     return chain.empty() ? start : chain.back();
   };
   const Change start{"", options, ranks};
-  const Chain slower = SlowerChanges(start);
+  const Chain slower = SlowerChanges(start, target);
   if (advisor.Try(slower)) {
     return advisor.TakeLines();
   }

@@ -21,6 +21,7 @@
 #include "launcher/config_file.h"
 #include "launcher/exit_codes.h"
 #include "launcher/memory_advice.h"
+#include "launcher/save_staging.h"
 #include "launcher/trainer.h"
 #include "launcher/world.h"
 #include "model/cost.h"
@@ -79,6 +80,11 @@ void PrintMemory(const RunOptions& options, const StepPlan& plan) {
   }
   if (const int64_t pinned = plan.memory.bytes(MemoryCategory::kPinned); pinned > 0) {
     std::cout << absl::StrFormat("%-20s%s\n", Name(MemoryCategory::kPinned), FormatBytes(pinned));
+    for (const MemoryLedger::Entry& entry : plan.memory.entries()) {
+      if (entry.category == MemoryCategory::kPinned && entry.name == SaveStaging::kName) {
+        std::cout << absl::StrFormat("  %-18s%s\n", entry.name, FormatBytes(entry.bytes));
+      }
+    }
   }
 }
 

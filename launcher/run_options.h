@@ -66,16 +66,31 @@ struct EvalOptions {
   }
 };
 
+// From what a checkpoint is written.
+enum class CheckpointStaging : uint8_t {
+  kNone,  // the tensors themselves; training stands still meanwhile
+  kCopy,  // a copy of them in host memory; training goes on
+};
+template <>
+struct EnumNames<CheckpointStaging> {
+  static constexpr const char* kNames[] = {"none", "copy"};
+};
+
 struct CheckpointOptions {
   int64_t every = 0;
   int64_t keep = 2;
   int64_t keep_every = 0;
+  CheckpointStaging staging = CheckpointStaging::kCopy;
 
   void VisitFields(FieldVisitor& visit) {
     visit.Int({"every", "optimizer steps between checkpoints; 0: only at the end"}, every, {});
     visit.Int({"keep", "newest checkpoints that are kept"}, keep, {1});
     visit.Int({"keep_every", "checkpoints at multiples of this step are kept for good; 0: none"},
               keep_every, {});
+    visit.Enum({"staging",
+                "copy: a checkpoint is written beside training, from a copy in host memory of all "
+                "that a rank saves; none: without that memory, while training stands still"},
+               staging);
   }
 };
 
@@ -171,8 +186,8 @@ struct RunOptions {
 absl::StatusOr<int64_t> CountMicroSteps(const TrainOptions& train, int64_t data_ranks);
 
 // Refuses more tensor-parallel ranks than a layer has parts: every rank must have one of each. The
-// parts need not be equal. `model` must be finished. `count` is what the user changes to have fewer,
-// such as "parallel.tensor".
+// parts need not be equal. `model` must be finished. `count` is what the user changes to have
+// fewer, such as "parallel.tensor".
 absl::Status CheckTensorParallel(const ModelOptions& model, int64_t tensor_ranks,
                                  const char* count);
 

@@ -68,6 +68,7 @@ Trainer::Trainer(const RunOptions& options, World& world, std::unique_ptr<Contex
       gradients_(options.optim, instance_.context(), instance_.params(), world.axes(), *optimizer_),
       seen_rows_(options.optim.lazy_rows, instance_.params().spec(instance_.model().embedding()),
                  instance_.context(), world.axes()),
+      staging_(AllocateStaging(options, instance_, *optimizer_)),
       evaluator_(instance_, options.train.micro_batch),
       // A whole step, so that nothing in it waits for the GPU.
       batches_(instance_.context(), "batch", options.train.micro_batch,

@@ -13,6 +13,7 @@
 #include "launcher/evaluation.h"
 #include "launcher/model_instance.h"
 #include "launcher/run_options.h"
+#include "launcher/save_staging.h"
 #include "launcher/world.h"
 #include "optim/grad_sync.h"
 #include "optim/optimizer.h"
@@ -79,6 +80,9 @@ class Trainer {
   // The check that TrainOptions::check_every asks for; null if it is 0.
   ReplicaCheck* replica_check() { return replica_check_.has_value() ? &*replica_check_ : nullptr; }
 
+  // Memory for copies that checkpoints are written from; null if checkpoint.staging wants none.
+  const SaveStaging* staging() const { return staging_.has_value() ? &*staging_ : nullptr; }
+
   int64_t tokens_per_step() const;
   ModelInstance& instance() { return instance_; }
   const Optimizer& optimizer() const { return *optimizer_; }
@@ -97,6 +101,7 @@ class Trainer {
   GradSync gradients_;
   SeenRows seen_rows_;
   std::optional<ReplicaCheck> replica_check_;
+  std::optional<SaveStaging> staging_;
   Evaluator evaluator_;
   BatchFeed batches_;
   Buffer loss_sum_;  // [1] f64, of this rank's targets in the step

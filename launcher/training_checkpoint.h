@@ -2,6 +2,7 @@
 #define PANTHERA_LAUNCHER_TRAINING_CHECKPOINT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,10 @@
 #include "launcher/model_instance.h"
 #include "launcher/run_options.h"
 #include "launcher/run_state.h"
+#include "launcher/save_staging.h"
 #include "launcher/trainer.h"
 #include "launcher/world.h"
+#include "optim/optimizer.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/tokenizer.h"
 
@@ -38,6 +41,19 @@ absl::StatusOr<std::vector<SmallFile>> CheckpointSmallFiles(const RunOptions& op
 absl::Status SaveTraining(FileSystem& files, World& world, Trainer& trainer,
                           const RunOptions& options, std::vector<SmallFile> small_files,
                           int64_t step);
+
+// What SaveTraining would save, but for the small files, in trainer.staging(), which must be there:
+// valid whatever becomes of the trainer's tensors, until the next call. Local; blocks until all is
+// copied. The arena must be empty here too.
+CheckpointContents CopyTraining(const World& world, Trainer& trainer, const RunOptions& options,
+                                int64_t step);
+
+// What CheckpointOptions wants to be kept.
+RetentionOptions RetentionOf(const CheckpointOptions& options);
+
+// The memory that CopyTraining needs; nothing if checkpoint.staging wants none.
+std::optional<SaveStaging> AllocateStaging(const RunOptions& options, ModelInstance& instance,
+                                           const Optimizer& optimizer);
 
 // Allocates in the arena, and gives back, what a save of this instance would take: on kMeta, to
 // measure it.

@@ -1,6 +1,7 @@
 #include "launcher/training_run.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <utility>
 
@@ -61,14 +62,17 @@ std::string OutlierRemedy(const ModelOptions& model, const OptimOptions& optim) 
 
 }  // namespace
 
-TrainingRun::TrainingRun(const RunOptions& options, StartMode start, World& world)
+TrainingRun::TrainingRun(const RunOptions& options, StartMode start, World& world,
+                         std::unique_ptr<FileSystem> disk)
     : options_(options),
       start_(start),
       world_(world),
-      files_(world.progress),
+      disk_(std::move(disk)),
+      files_(*disk_, world.progress),
       model_flops_per_token_(CountFlops(options.model).model()),
       skip_budget_(options.optim.nonfinite == NonFinitePolicy::kStop ? 0
-                                                                     : options.optim.skip_budget) {}
+                                                                     : options.optim.skip_budget),
+      background_save_(*disk_, world) {}
 
 absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
   if (first_step_ == options_.train.steps) {
@@ -83,6 +87,7 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
     ASSIGN_OR_RETURN(StepMetrics metrics, RunStep(done - 1));
     if (skip_budget_.exceeded()) {
       RETURN_IF_ERROR(Report(metrics));
+      RETURN_IF_ERROR(FinishSave(done));
       LogEndNotFinite(absl::StrCat("step ", done, ": ", WhatEndsTheRun(options_.optim)));
       return kExitNotFinite;
     }
@@ -95,22 +100,24 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
       RETURN_IF_ERROR(Evaluate(metrics));
     }
     RETURN_IF_ERROR(Report(metrics));
-    const bool stop = AgreeToStop(stop_requested());
-    const bool saves = stop || save_is_due;
-    if ((saves || check_is_due) && !HoldsItsBits(done)) {
-      return kExitFlippedBits;
+    const StepEnd end = AgreeOnStepEnd(stop_requested());
+    if (background_save_.is_under_way() && !end.writing) {
+      world_.Enter(Phase::kSaving, done);
+      RETURN_IF_ERROR(background_save_.Advance());
     }
-    if (saves) {
-      ASSIGN_OR_RETURN(const bool saved, Save(done));
-      if (!saved) {
-        return kExitNotFinite;
+    if (end.stop || save_is_due) {
+      ASSIGN_OR_RETURN(const std::optional<int> exit_code, Save(done));
+      if (exit_code.has_value()) {
+        return *exit_code;
       }
-      // What has changed meanwhile may have been written.
-      if (!HoldsItsBits(done)) {
+    } else if (check_is_due) {
+      ASSIGN_OR_RETURN(const bool holds, HoldsItsBits(done));
+      if (!holds) {
         return kExitFlippedBits;
       }
     }
-    if (stop && done < options_.train.steps) {
+    if (end.stop && done < options_.train.steps) {
+      RETURN_IF_ERROR(FinishSave(done));
       if (is_first()) {
         LOG(INFO) << "asked to stop: saved after step " << done
                   << "; the same command goes on from there";
@@ -118,6 +125,7 @@ absl::StatusOr<int> TrainingRun::Run(StopRequest stop_requested) {
       return kExitStoppedBySignal;
     }
   }
+  RETURN_IF_ERROR(FinishSave(options_.train.steps));
   if (is_first()) {
     LOG(INFO) << options_.train.steps << " steps done; results are in " << options_.train.run_dir;
   }
@@ -243,8 +251,8 @@ void TrainingRun::LogNotFinite(int64_t step, const NonFiniteReport& report) {
 void TrainingRun::LogEndNotFinite(const std::string& reason) const {
   if (is_first()) {
     LOG(ERROR) << reason << "; "
-               << (saved_step_ < 0 ? "nothing has been saved yet"
-                                   : absl::StrCat("the last checkpoint is of step ", saved_step_))
+               << (saved_step() < 0 ? "nothing has been saved yet"
+                                    : absl::StrCat("the last checkpoint is of step ", saved_step()))
                << ". Lower optim.learning_rate and start again";
   }
 }
@@ -260,7 +268,7 @@ void TrainingRun::RecordBits(int64_t steps_done) {
   recorded_step_ = steps_done;
 }
 
-bool TrainingRun::HoldsItsBits(int64_t steps_done) {
+absl::StatusOr<bool> TrainingRun::HoldsItsBits(int64_t steps_done) {
   if (trainer_->replica_check() == nullptr) {
     return true;
   }
@@ -278,6 +286,7 @@ bool TrainingRun::HoldsItsBits(int64_t steps_done) {
     description = first == all.end() ? "" : *first;
   }
   if (!description.empty()) {
+    RETURN_IF_ERROR(FinishSave(steps_done));
     LogFlippedBits(steps_done, description);
   }
   return description.empty();
@@ -288,15 +297,15 @@ void TrainingRun::LogFlippedBits(int64_t step, const std::string& description) c
     return;
   }
   std::string advice = "nothing was saved, and the same command begins anew";
-  if (saved_step_ == step) {
+  if (saved_step() == step) {
     advice = absl::StrCat(
         "the checkpoint of this step was written meanwhile and may hold them: remove ",
         CheckpointDirectory(options_.train.run_dir, step), ", then the same command goes on");
-  } else if (saved_step_ >= 0) {
+  } else if (saved_step() >= 0) {
     advice = absl::StrCat(
         "nothing was saved from this, and the same command goes on from the newest checkpoint, of "
         "step ",
-        saved_step_);
+        saved_step());
   }
   LOG(ERROR) << "step " << step << ": bits have flipped by themselves: " << description << "; "
              << advice << ". Where a rank is named again, replace its hardware";
@@ -309,30 +318,65 @@ absl::Status TrainingRun::Report(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> TrainingRun::Save(int64_t steps_done) {
+absl::StatusOr<std::optional<int>> TrainingRun::Save(int64_t steps_done) {
+  // What is written of it lies where the next copy goes.
+  RETURN_IF_ERROR(FinishSave(steps_done));
+  world_.Enter(Phase::kSaving, steps_done);
+  ASSIGN_OR_RETURN(
+      std::vector<SmallFile> small_files,
+      CheckpointSmallFiles(options_, tokenizer_.get(),
+                           StateAfter(options_, world_.mesh, data_record_, steps_done)));
+  std::optional<CheckpointContents> copy;
+  if (trainer_->staging() != nullptr) {
+    copy = CopyTraining(world_, *trainer_, options_, steps_done);
+  }
+  // After the copy, so that it finds what has flipped before that too.
+  ASSIGN_OR_RETURN(const bool held, HoldsItsBits(steps_done));
+  if (!held) {
+    return kExitFlippedBits;
+  }
   world_.Enter(Phase::kSaving, steps_done);
   if (!trainer_->HoldsOnlyFiniteNumbers()) {
     LogEndNotFinite(absl::StrCat("step ", steps_done,
                                  ": weights or optimizer state are not finite, so they were not "
                                  "saved"));
-    return false;
+    return kExitNotFinite;
   }
-  ASSIGN_OR_RETURN(
-      std::vector<SmallFile> small_files,
-      CheckpointSmallFiles(options_, tokenizer_.get(),
-                           StateAfter(options_, world_.mesh, data_record_, steps_done)));
+  save_due_ = false;
+  if (copy.has_value()) {
+    copy->small_files = std::move(small_files);
+    RETURN_IF_ERROR(background_save_.Begin(options_.train.run_dir, *std::move(copy),
+                                           RetentionOf(options_.checkpoint)));
+    return std::nullopt;
+  }
+  ASSIGN_OR_RETURN(const bool holds, SaveAtOnce(std::move(small_files), steps_done));
+  return holds ? std::nullopt : std::optional(kExitFlippedBits);
+}
+
+absl::StatusOr<bool> TrainingRun::SaveAtOnce(std::vector<SmallFile> small_files,
+                                             int64_t steps_done) {
   RETURN_IF_ERROR(
       SaveTraining(files_, world_, *trainer_, options_, std::move(small_files), steps_done));
   saved_step_ = steps_done;
-  save_due_ = false;
-  return true;
+  // What has changed meanwhile may have been written.
+  return HoldsItsBits(steps_done);
 }
 
-bool TrainingRun::AgreeToStop(bool requested_here) {
-  uint8_t flag = requested_here ? 1 : 0;
+absl::Status TrainingRun::FinishSave(int64_t steps_done) {
+  world_.Enter(Phase::kSaving, steps_done);
+  return background_save_.Finish();
+}
+
+int64_t TrainingRun::saved_step() const {
+  return std::max(saved_step_, background_save_.saved_step());
+}
+
+TrainingRun::StepEnd TrainingRun::AgreeOnStepEnd(bool stop_requested_here) {
+  std::array<uint8_t, 2> flags = {stop_requested_here ? uint8_t{1} : uint8_t{0},
+                                  background_save_.is_working() ? uint8_t{1} : uint8_t{0}};
   Stream host{Device{}};
-  AllReduceOr(world_.host_axes(), {&flag, 1}, host);
-  return flag != 0;
+  AllReduceOr(world_.host_axes(), flags, host);
+  return {.stop = flags[0] != 0, .writing = flags[1] != 0};
 }
 
 }  // namespace panthera

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "launcher/background_save.h"
 #include "launcher/config_changes.h"
 #include "launcher/embedding_rows.h"
 #include "launcher/run_options.h"
@@ -52,25 +53,30 @@ class TrainingRun {
   // Opens the data and train.start_from, locks the directory, finds the newest checkpoint that is
   // whole and finite, allocates everything and loads or initialises the parameters. Collective;
   // every rank gets the same status. Changes nothing but for making the directory and its lock.
-  // `options` must be finished for the world's size.
-  static absl::StatusOr<std::unique_ptr<TrainingRun>> Open(const RunOptions& options,
-                                                           StartMode start, World& world);
+  // `options` must be finished for the world's size. Checkpoints and the like are on `disk`.
+  static absl::StatusOr<std::unique_ptr<TrainingRun>> Open(
+      const RunOptions& options, StartMode start, World& world,
+      std::unique_ptr<FileSystem> disk = std::make_unique<PosixFileSystem>());
 
   // Sets an earlier run aside if it is to begin afresh, trains to the last step or until a rank is
   // asked to stop, and returns the process' exit code (exit_codes.h). `stop_requested` is asked
-  // once after every step. A run that has come to its last step before changes nothing. Blocks on
-  // the peers. An error may be this rank's alone: the job must be ended.
+  // once after every step. A run that has come to its last step before changes nothing. A save goes
+  // on beside the steps after it (BackgroundSave) and is complete when Run returns without an
+  // error. Blocks on the peers. An error may be this rank's alone: the job must be ended.
   absl::StatusOr<int> Run(StopRequest stop_requested = NeverAskedToStop);
 
   Trainer& trainer() { return *trainer_; }
 
  private:
-  TrainingRun(const RunOptions& options, StartMode start, World& world);
+  TrainingRun(const RunOptions& options, StartMode start, World& world,
+              std::unique_ptr<FileSystem> disk);
 
   absl::Status OpenData();
   // Sizes the arena, and refuses what this host or its GPU cannot hold.
   absl::Status PlanMemory();
-  absl::Status FitsHost(const StepPlan& plan) const;
+  // Whether the workers of this host can have `bytes` of its memory each. `remedies` is what the
+  // error tells the user to use.
+  absl::Status FitsHost(int64_t bytes, const std::string& remedies) const;
   absl::Status FitsGpu(const StepPlan& plan) const;
   absl::Status LockDirectory();
   // Finds the newest usable checkpoint with a step below `before_step` and checks that it belongs
@@ -117,19 +123,35 @@ class TrainingRun {
   // after that.
   void RecordBits(int64_t steps_done);
   // False, with the reason in the log, if bits have flipped by themselves; the same on every rank.
-  // True without a look if train.check_every is 0. Blocks on the peers.
-  bool HoldsItsBits(int64_t steps_done);
+  // True without a look if train.check_every is 0. Blocks on the peers, and on the disk before it
+  // says false, so that the log can name the newest checkpoint.
+  absl::StatusOr<bool> HoldsItsBits(int64_t steps_done);
   // `description` is what Describe says of them.
   void LogFlippedBits(int64_t step, const std::string& description) const;
-  // False, with nothing written and the reason in the log, if weights or state are not finite.
-  absl::StatusOr<bool> Save(int64_t steps_done);
-  // Whether a rank has been asked to stop; the same answer on every rank.
-  bool AgreeToStop(bool requested_here);
+  // Saves, or begins to: then what is written is a copy, and training may go on. Looks for flipped
+  // bits and numbers that are not finite, with which nothing is saved. The exit code of a run that
+  // must end for that; the same on every rank.
+  absl::StatusOr<std::optional<int>> Save(int64_t steps_done);
+  // What is left of a save when no copy is taken: blocks until all is written. False if bits have
+  // flipped meanwhile.
+  absl::StatusOr<bool> SaveAtOnce(std::vector<SmallFile> small_files, int64_t steps_done);
+  // Ends the save that is under way, if there is one.
+  absl::Status FinishSave(int64_t steps_done);
+  int64_t saved_step() const;
+
+  // What the ranks tell each other after a step.
+  struct StepEnd {
+    bool stop = false;     // a rank has been asked to
+    bool writing = false;  // a rank is still writing a part of a save
+  };
+  // The same answer on every rank.
+  StepEnd AgreeOnStepEnd(bool stop_requested_here);
   bool is_first() const { return world_.mesh.rank() == 0; }
 
   RunOptions options_;
   StartMode start_;
   World& world_;
+  std::unique_ptr<FileSystem> disk_;
   WatchedFileSystem files_;
   std::optional<RunLock> lock_;
   std::optional<Checkpoint> resume_from_;
@@ -157,6 +179,8 @@ class TrainingRun {
   SkipBudget skip_budget_;
   int nonfinite_lines_ = 0;
   bool outliers_told_ = false;
+  // Destroyed first: it reads the trainer's memory.
+  BackgroundSave background_save_;
 };
 
 }  // namespace panthera

@@ -53,8 +53,9 @@ absl::Status CheckVocabulary(const Data& data, const std::string& key) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainingRun>> TrainingRun::Open(const RunOptions& options,
-                                                               StartMode start, World& world) {
-  std::unique_ptr<TrainingRun> run(new TrainingRun(options, start, world));
+                                                               StartMode start, World& world,
+                                                               std::unique_ptr<FileSystem> disk) {
+  std::unique_ptr<TrainingRun> run(new TrainingRun(options, start, world, std::move(disk)));
   world.Enter(Phase::kOpeningData);
   RETURN_IF_ERROR(Agree(*world.host, run->OpenData()));
   world.Enter(Phase::kStartingUp);
@@ -216,20 +217,28 @@ absl::Status TrainingRun::PlanMemory() {
   const StepPlan plan = Trainer::Plan(options_, plan_world, world_.device);
   arena_bytes_ = plan.arena_bytes;
   products_ = plan.products;
-  return world_.device.is_cuda() ? FitsGpu(plan) : FitsHost(plan);
+  const bool copies = options_.checkpoint.staging == CheckpointStaging::kCopy;
+  if (world_.device.is_cuda()) {
+    RETURN_IF_ERROR(FitsGpu(plan));
+    return FitsHost(plan.memory.bytes(MemoryCategory::kPinned),
+                    copies ? "checkpoint.staging = \"none\" or more hosts" : "more hosts");
+  }
+  return FitsHost(plan.total_bytes(),
+                  absl::StrCat("a smaller train.micro_batch, model.recompute = \"block\", ",
+                               copies ? "checkpoint.staging = \"none\", " : "",
+                               "more hosts, or a larger parallel.tensor"));
 }
 
-absl::Status TrainingRun::FitsHost(const StepPlan& plan) const {
-  const int64_t needed = plan.total_bytes() * world_.ranks_on_host;
+absl::Status TrainingRun::FitsHost(int64_t bytes, const std::string& remedies) const {
+  const int64_t needed = bytes * world_.ranks_on_host;
   const std::optional<int64_t> available = AvailableHostBytes();
   if (!available.has_value() || needed <= *available) {
     return absl::OkStatus();
   }
   return absl::ResourceExhaustedError(absl::StrFormat(
-      "the %d workers on this host need %s but it has %s available; use a smaller "
-      "train.micro_batch, model.recompute = \"block\", more hosts, or a larger parallel.tensor "
+      "the %d workers on this host need %s but it has %s available; use %s "
       "(`panthera plan` shows what takes the memory)",
-      world_.ranks_on_host, FormatBytes(needed), FormatBytes(*available)));
+      world_.ranks_on_host, FormatBytes(needed), FormatBytes(*available), remedies));
 }
 
 absl::Status TrainingRun::FitsGpu(const StepPlan& plan) const {

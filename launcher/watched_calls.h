@@ -18,10 +18,10 @@ std::unique_ptr<HostGroup> WatchCalls(std::unique_ptr<HostGroup> group, Progress
 std::unique_ptr<Communicator> WatchCalls(std::unique_ptr<Communicator> communicator,
                                          Progress& progress);
 
-// The machine's own file systems. A null `progress` is told nothing.
+// Of `files`, which must outlive it. A null `progress` is told nothing.
 class WatchedFileSystem final : public FileSystem {
  public:
-  explicit WatchedFileSystem(Progress* progress) : progress_(progress) {}
+  WatchedFileSystem(FileSystem& files, Progress* progress) : files_(files), progress_(progress) {}
 
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
   absl::Status MakeDirectory(const std::string& path) override;
@@ -33,7 +33,7 @@ class WatchedFileSystem final : public FileSystem {
  private:
   void Beat();
 
-  PosixFileSystem files_;
+  FileSystem& files_;
   Progress* progress_;
 };
 

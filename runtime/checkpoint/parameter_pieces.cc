@@ -1,6 +1,6 @@
 #include "runtime/checkpoint/parameter_pieces.h"
 
-#include <utility>
+#include <algorithm>
 
 #include "runtime/base/check.h"
 
@@ -26,34 +26,38 @@ void AppendShardPieces(const ParameterStore& store, GroupId group, const Tensor&
   }
 }
 
-std::vector<TensorSet> WeightSets(const ParameterStore& store, int rank, PieceUse use) {
-  TensorSet values{"model", {}, {}};
-  TensorSet remainders{"remainder", {}, {}};
-  TensorSet masters{"master", {}, {}};
-  bool has_remainders = false;
-  bool has_masters = false;
+std::vector<SavedShard> WeightShards(const ParameterStore& store) {
+  std::vector<SavedShard> shards;
   for (int i = 0; i < store.num_groups(); ++i) {
     const GroupId group{i};
     const WeightShard shard = store.shard(group);
-    AppendShardPieces(store, group, shard.values, rank, use, values.pieces);
+    shards.push_back({"model", group, shard.values});
     if (shard.remainder.has_value()) {
-      has_remainders = true;
-      AppendShardPieces(store, group, *shard.remainder, rank, use, remainders.pieces);
+      shards.push_back({"remainder", group, *shard.remainder});
     }
     if (shard.master.has_value()) {
-      has_masters = true;
-      AppendShardPieces(store, group, *shard.master, rank, use, masters.pieces);
+      shards.push_back({"master", group, *shard.master});
     }
   }
+  return shards;
+}
+
+std::vector<TensorSet> SetsOf(const ParameterStore& store, const std::vector<SavedShard>& shards,
+                              int rank, PieceUse use) {
   std::vector<TensorSet> sets;
-  sets.push_back(std::move(values));
-  if (has_remainders) {
-    sets.push_back(std::move(remainders));
-  }
-  if (has_masters) {
-    sets.push_back(std::move(masters));
+  for (const SavedShard& shard : shards) {
+    auto set = std::find_if(sets.begin(), sets.end(),
+                            [&](const TensorSet& known) { return known.name == shard.set; });
+    if (set == sets.end()) {
+      set = sets.insert(set, {.name = shard.set, .pieces = {}, .derived = {}});
+    }
+    AppendShardPieces(store, shard.group, shard.data, rank, use, set->pieces);
   }
   return sets;
+}
+
+std::vector<TensorSet> WeightSets(const ParameterStore& store, int rank, PieceUse use) {
+  return SetsOf(store, WeightShards(store), rank, use);
 }
 
 }  // namespace panthera

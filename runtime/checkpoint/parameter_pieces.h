@@ -1,6 +1,7 @@
 #ifndef PANTHERA_RUNTIME_CHECKPOINT_PARAMETER_PIECES_H_
 #define PANTHERA_RUNTIME_CHECKPOINT_PARAMETER_PIECES_H_
 
+#include <string>
 #include <vector>
 
 #include "runtime/checkpoint/checkpoint.h"
@@ -18,8 +19,23 @@ enum class PieceUse { kSave, kLoad };
 void AppendShardPieces(const ParameterStore& store, GroupId group, const Tensor& shard, int rank,
                        PieceUse use, std::vector<TensorPiece>& pieces);
 
-// All that the store keeps, as views: set "model" with the values that layers read and, as the
-// storage wants, "remainder" or "master". After loading, Publish brings the values to all ranks.
+// What a checkpoint's set holds of a group on this rank: a tensor as AppendShardPieces takes it.
+struct SavedShard {
+  std::string set;
+  GroupId group;
+  Tensor data;
+};
+
+// All that the store keeps, as views: in set "model" the values that layers read and, as the
+// storage wants, in "remainder" or "master" what they lack. After loading, Publish brings the
+// values to all ranks.
+std::vector<SavedShard> WeightShards(const ParameterStore& store);
+
+// The pieces of shards, set by set in the order in which the sets first occur.
+std::vector<TensorSet> SetsOf(const ParameterStore& store, const std::vector<SavedShard>& shards,
+                              int rank, PieceUse use);
+
+// SetsOf(WeightShards).
 std::vector<TensorSet> WeightSets(const ParameterStore& store, int rank, PieceUse use);
 
 }  // namespace panthera

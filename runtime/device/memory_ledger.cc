@@ -22,6 +22,8 @@ const char* Name(MemoryCategory category) {
       return "activations";
     case MemoryCategory::kData:
       return "data";
+    case MemoryCategory::kCheckpoint:
+      return "checkpoint copy";
     case MemoryCategory::kPinned:
       return "pinned host memory";
   }

@@ -15,9 +15,10 @@ enum class MemoryCategory : uint8_t {
   kCommunication,   // staging of what travels between ranks
   kActivations,     // the arena: activations, their gradients, scratch of ops and libraries
   kData,            // batches and lookup tables
+  kCheckpoint,      // the copy that a checkpoint is written from, where that is not kPinned
   kPinned,          // host memory that a GPU copies from and to
 };
-inline constexpr int kNumMemoryCategories = 7;
+inline constexpr int kNumMemoryCategories = 8;
 const char* Name(MemoryCategory category);
 
 // Keeps account of every byte that one rank requests through Buffer, by category and name.

@@ -93,6 +93,8 @@ absl::StatusOr<RunOptions> Options(const Arguments& arguments, int ranks, const 
   options.data.train = {{.path = stem, .weight = 1}};
   options.train.steps = arguments.steps + 1;
   options.train.run_dir = stem + "_run";
+  // Nothing is saved.
+  options.checkpoint.staging = CheckpointStaging::kNone;
   RETURN_IF_ERROR(options.Finish(ranks));
   return options;
 }

@@ -328,6 +328,37 @@ TEST_P(ShippedConfigStepTest, RequestsAndSendsWhatItsPlanSays) {
   ExpectOneStepAsPlanned(run, shipped.ranks);
 }
 
+// Without a tensor axis every rank has equally long shards; with one, the first has the longest.
+TEST(MemoryPlanOfCheckpointTest, HasTheCopyOfEveryRankOfAMesh) {
+  for (const auto& [ranks, tensor] : std::vector<std::pair<int, int>>{{1, 1}, {3, 1}, {4, 2}}) {
+    for (const Tie tie : {Tie::kNone, Tie::kSwapHalves}) {
+      for (const CheckpointStaging staging : {CheckpointStaging::kCopy, CheckpointStaging::kNone}) {
+        TinyRun run(2);
+        run.options.parallel.tensor = tensor;
+        run.options.model.tie = tie;
+        run.options.checkpoint.staging = staging;
+        RunRanks(ranks, [&, ranks = ranks, tensor = tensor](RankWorld& rank_world) {
+          const StepPlan plan = PlanOf(run.options, ranks);
+          World world = testing::WorldOf(rank_world, {}, tensor);
+          const std::unique_ptr<Trainer> trainer =
+              testing::NewTrainer(run.options, world, rank_world.ledger());
+          const int64_t planned = plan.memory.bytes(MemoryCategory::kCheckpoint);
+          const int64_t copy = rank_world.ledger().bytes(MemoryCategory::kCheckpoint);
+          EXPECT_EQ(planned > 0, staging == CheckpointStaging::kCopy);
+          EXPECT_LE(copy, planned);
+          if (world.mesh.tensor_rank == 0) {
+            ExpectPlanned(plan, *trainer, rank_world.ledger());
+          }
+          if (staging == CheckpointStaging::kCopy) {
+            (void)CopyTraining(world, *trainer, run.options, 1);
+            EXPECT_EQ(rank_world.ledger().bytes(MemoryCategory::kCheckpoint), copy);
+          }
+        });
+      }
+    }
+  }
+}
+
 TEST(MemoryPlanOfCheckpointTest, HasRoomForTheHeadThatOthersExpect) {
   TinyRun run(2);
   run.options.model.tie = Tie::kSwapHalves;

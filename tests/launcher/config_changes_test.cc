@@ -92,7 +92,8 @@ TEST(ResumeTest, KeysThatMayChange) {
                   "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",
                   "train.micro_batch", "train.run_dir", "train.stall_seconds", "train.check_every",
                   "eval.every", "eval.sequences", "checkpoint.every", "checkpoint.keep",
-                  "checkpoint.keep_every", "log.every", "device.kind", "device.sharing"));
+                  "checkpoint.keep_every", "checkpoint.staging", "log.every", "device.kind",
+                  "device.sharing"));
   EXPECT_THAT(
       refused,
       ElementsAre("model.vocab_size", "model.width", "model.layers", "model.heads",

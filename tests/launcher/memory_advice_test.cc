@@ -59,6 +59,24 @@ TEST(MemoryAdviceTest, RecomputesWithTheSmallestMicroBatch) {
   EXPECT_THAT(lines[1], StartsWith("  fits"));
 }
 
+TEST(MemoryAdviceTest, SavesFromNoCopyAfterAllElseThatCostsTimeAlone) {
+  TinyRun run(2);
+  run.options.model.recompute = Recompute::kBlock;
+  RunOptions smaller = run.options;
+  smaller.checkpoint.staging = CheckpointStaging::kNone;
+  const std::vector<std::string> lines = Lines(run.options, 1, Planned(smaller, 1));
+  ASSERT_EQ(lines.size(), 1);
+  EXPECT_THAT(lines[0], StartsWith("  fits"));
+  EXPECT_THAT(lines[0], EndsWith("with checkpoint.staging = \"none\""));
+}
+
+// It lies in the memory of the host.
+TEST(MemoryAdviceTest, TheCopyOfAGpuIsNotWhatItsMemoryIsShortOf) {
+  TinyRun run(2);
+  EXPECT_THAT(AdviseForMemory(run.options, 1, {DeviceKind::kCuda, 0}, 1),
+              Not(HasSubstr("checkpoint.staging")));
+}
+
 // The same bits with more traffic.
 TEST(MemoryAdviceTest, SendsWholeWeightsWhereDirectionsDoNotFit) {
   TinyRun run(2);
@@ -87,6 +105,7 @@ TEST(MemoryAdviceTest, MarksExactlyTheChangesThatRoundDifferently) {
 
 TEST(MemoryAdviceTest, MoreRanksAloneFitWithoutAChangeOfRounding) {
   TinyRun run(2);
+  run.options.checkpoint.staging = CheckpointStaging::kNone;
   run.options.model.recompute = Recompute::kBlock;
   const std::vector<std::string> lines = Lines(run.options, 1, Planned(run.options, 2));
   ASSERT_FALSE(lines.empty());
@@ -96,6 +115,7 @@ TEST(MemoryAdviceTest, MoreRanksAloneFitWithoutAChangeOfRounding) {
 
 TEST(MemoryAdviceTest, SuggestsOnlyRanksAmongWhomTheBatchDivides) {
   TinyRun run(2);
+  run.options.checkpoint.staging = CheckpointStaging::kNone;
   run.options.model.recompute = Recompute::kBlock;
   const std::string text = AdviseForMemory(run.options, 1, {}, 1);
   // The global batch is 12.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "launcher/config_file.h"
+#include "launcher/save_staging.h"
 #include "launcher/world.h"
 #include "runtime/base/check.h"
 
@@ -21,6 +22,14 @@ StepPlan PlanFor(const RunOptions& options, int ranks, Device target) {
   return Trainer::Plan(options, *world, target);
 }
 
+int64_t CheckpointCopy(const StepPlan& plan) {
+  int64_t sum = 0;
+  for (const MemoryLedger::Entry& entry : plan.memory.entries()) {
+    sum += entry.name == SaveStaging::kName ? entry.bytes : 0;
+  }
+  return sum;
+}
+
 void ExpectOutsideOfTheArena(const StepPlan& plan, const ByHand& expected) {
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kWeights), expected.weights);
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kOptimizerState), expected.state);
@@ -28,6 +37,7 @@ void ExpectOutsideOfTheArena(const StepPlan& plan, const ByHand& expected) {
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kCommunication), expected.communication);
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kActivations), 0) << "all of them are in the arena";
   EXPECT_EQ(plan.memory.bytes(MemoryCategory::kData), expected.data);
+  EXPECT_EQ(CheckpointCopy(plan), expected.copy);
   EXPECT_EQ(plan.sent.data, expected.sent.data);
   EXPECT_EQ(plan.sent.tensor, expected.sent.tensor);
 }

@@ -28,8 +28,12 @@ struct ByHand {
   int64_t gradients;
   int64_t communication;
   int64_t data;
+  int64_t copy;  // CheckpointCopy
   AxisBytes sent;
 };
+
+// What checkpoints are written from: memory of the host, pinned for a GPU.
+int64_t CheckpointCopy(const StepPlan& plan);
 
 // Everything but the arena is as expected.
 void ExpectOutsideOfTheArena(const StepPlan& plan, const ByHand& expected);

@@ -19,6 +19,7 @@
 //                   row in whole words (4 bytes) of all ranks; 8 bytes for the hash of each group's
 //                   values, and of its shard, low bits and momentum (the gains have no low bits)
 //   data            cosines and sines [T, D/2]; loss sum and batch; sums and batch of an evaluation
+//   checkpoint copy its shard of the weights and the optimizer state, and all gains
 //
 // and it sends to each of R - 1 others: in a micro-step its part of every group's gradient (bf16),
 // all gains' gradients (fp32) and a flag (4 bytes) for each tensor; once a step both kinds of sums
@@ -37,6 +38,7 @@ namespace {
 using ::testing::AnyOf;
 
 using testing::ByHand;
+using testing::CheckpointCopy;
 using testing::ExpectOutsideOfTheArena;
 using testing::kCpu;
 using testing::kCuda;
@@ -84,6 +86,7 @@ TEST(PlanByHandTest, SevenBillionParametersOn64Ranks) {
                        (2 * 8 + 5) * kTensors + 4 * 64 * 65 + 8 * 64 + 32 + 50'304 +
                        64 * kSeenRows + 8 * (4 * 35 - 1),
       .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
+      .copy = 5 * kShard + 6 * kGains,
       .sent = {63 * (8 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 64 +
                      8 * kWeightSums / 64 + 8 + kSeenRows + 2 * kShard),
                0}};
@@ -144,7 +147,25 @@ TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
        .communication =
            same.memory.bytes(MemoryCategory::kCommunication) - 50'304 - 64 * kSeenRows + 8,
        .data = same.memory.bytes(MemoryCategory::kData),
+       .copy = CheckpointCopy(same) + 4 * kTableShard,
        .sent = {same.sent.data - 63 * kSeenRows, 0}});
+}
+
+// A GPU's is not in its own memory, and a run that wants none has none.
+TEST(PlanByHandTest, TheCopyForCheckpointsTakesMemoryOfTheHost) {
+  RunOptions options = Load("llama_7b_64gpu", 64);
+  const StepPlan cuda = PlanFor(options, 64, kCuda);
+  const StepPlan cpu = PlanFor(options, 64, kCpu);
+  options.checkpoint.staging = CheckpointStaging::kNone;
+  const StepPlan cuda_without = PlanFor(options, 64, kCuda);
+  const StepPlan cpu_without = PlanFor(options, 64, kCpu);
+  constexpr int64_t kCopy = int64_t{5} * 107'626'496 + 6 * 266'240;
+  EXPECT_EQ(cuda.total_bytes(), cuda_without.total_bytes());
+  EXPECT_EQ(cuda.memory.bytes(MemoryCategory::kPinned) -
+                cuda_without.memory.bytes(MemoryCategory::kPinned),
+            kCopy);
+  EXPECT_EQ(cpu.total_bytes() - cpu_without.total_bytes(), kCopy);
+  EXPECT_EQ(cpu.memory.bytes(MemoryCategory::kCheckpoint), kCopy);
 }
 
 // The same run with steps that travel as directions. A rank's message about its shard of a group
@@ -175,6 +196,7 @@ TEST(PlanByHandTest, DirectionsOfSevenBillionParametersOn64Ranks) {
   // And a hash (8 bytes) of the low bits of all ranks for each of 34 groups that have some.
   EXPECT_EQ(more(MemoryCategory::kCommunication), kOwn + 64 * kEmbedding + 8 * 34);
   EXPECT_EQ(more(MemoryCategory::kData), 0);
+  EXPECT_EQ(more(MemoryCategory::kPinned), 0);
   EXPECT_EQ(directions.arena_bytes, weights.arena_bytes);
   EXPECT_EQ(directions.sent.data - weights.sent.data, 63 * (kOwn - 2 * kShard));
 }
@@ -210,6 +232,7 @@ TEST(PlanByHandTest, SeventyBillionParametersOn1024DataRanks) {
                        8 * kWeightSums + (2 * 8 + 5) * kTensors + 4 * 1024 * 161 + 8 * 1024 + 32 +
                        128'256 + 1024 * kSeenRows + 8 * (4 * 83 - 1),
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
+      .copy = 5 * kShard + 6 * kGains,
       .sent = {1023 * (2 * (2 * kShard + 4 * kGains + 4 * kTensors) + 8 * kGradientSums / 1024 +
                        8 * kWeightSums / 1024 + 8 + kSeenRows + 2 * kShard),
                0}};

@@ -79,16 +79,18 @@ ByHand On64Ranks(int64_t momentum) {
   const int64_t to_neighbour =
       32 * (kActivationsSent * kOwnRows + 8192 * 4 * 8 + 4 * kGains + 4 * 8 * kTensors) +
       2 * 8 * kTensors;
-  return {.weights = 2 * kSharded + 4 * kGains,
-          .state = (1 + momentum) * kShard + momentum * kGains,
-          .gradients = 4 * (kTable + kTable) + 4 * kGains,
-          // Gains of 8 ranks: 42 MB, less than the table. The gains' own sums are 161 * 8 blocks.
-          .communication = 2 * kTable + 2 * kTable + 8 * (kGradientSums + 1288) + 8 * kWeightSums +
-                           (2 * 8 + 5) * kTensors + 2 * 8 * 8 * kTensors + 4 * 8 * 8 * 161 + 8 * 8 +
-                           32 + 128'256 + 8 * kSeenRows + 8 * kHashes + 3 * kAllRows +
-                           8 * 4 * kGains,
-          .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
-          .sent = {7 * to_data_rank, 7 * to_neighbour}};
+  return {
+      .weights = 2 * kSharded + 4 * kGains,
+      .state = (1 + momentum) * kShard + momentum * kGains,
+      .gradients = 4 * (kTable + kTable) + 4 * kGains,
+      // Gains of 8 ranks: 42 MB, less than the table. The gains' own sums are 161 * 8 blocks.
+      .communication = 2 * kTable + 2 * kTable + 8 * (kGradientSums + 1288) + 8 * kWeightSums +
+                       (2 * 8 + 5) * kTensors + 2 * 8 * 8 * kTensors + 4 * 8 * 8 * 161 + 8 * 8 +
+                       32 + 128'256 + 8 * kSeenRows + 8 * kHashes + 3 * kAllRows + 8 * 4 * kGains,
+      .data = 4096 * 64 * 8 + (8 + 8192 * 8) + (4096 * 16 + 8192 * 8),
+      // Of the shard bf16 weights, their low bits and the momentum; the gains of the first rank.
+      .copy = (3 + momentum) * kShard + (4 + momentum) * kGains,
+      .sent = {7 * to_data_rank, 7 * to_neighbour}};
 }
 
 TEST(TensorPlanByHandTest, SeventyBillionParametersOn64Ranks) {
@@ -159,6 +161,7 @@ TEST(TensorPlanByHandTest, SeventyBillionParametersOn1024Ranks) {
                        (2 * 8 + 5) * kTensors + 2 * 8 * 8 * kTensors + 4 * 8 * 128 * 161 + 8 * 128 +
                        32 + 128'256 + 128 * kSeenRows + 8 * kHashes + 3 * kAllRows + 8 * 4 * kGains,
       .data = 4096 * 64 * 8 + (8 + 4096 * 8) + (4096 * 16 + 4096 * 8),
+      .copy = 5 * kShard + 6 * kGains,
       .sent = {127 * to_data_rank, 7 * to_neighbour}};
   const RunOptions options = LoadShipped("llama_70b_1024gpu", 1024);
   ASSERT_EQ(options.parallel.tensor, 8);
