@@ -75,6 +75,9 @@ void PrintMemory(const RunOptions& options, const StepPlan& plan) {
     }
     const int64_t bytes = plan.memory.bytes(category) +
                           (category == MemoryCategory::kActivations ? plan.arena_bytes : 0);
+    if (category == MemoryCategory::kCheckpoint && bytes == 0) {
+      continue;
+    }
     std::cout << absl::StrFormat("  %-18s%-10s%.2f bytes per parameter\n", Name(category),
                                  FormatBytes(bytes), static_cast<double>(bytes) / parameters);
   }
