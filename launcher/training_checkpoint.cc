@@ -11,6 +11,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/parameter_pieces.h"
+#include "runtime/checkpoint/precision_change.h"
 
 namespace panthera {
 namespace {
@@ -159,19 +160,14 @@ absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
                           const Checkpoint& checkpoint) {
   ModelInstance& instance = trainer.instance();
   RETURN_IF_ERROR(LoadParameters(files, *world.host, *world.data_parallel, instance, checkpoint));
-  for (TensorSet& set : SetsOf(instance.params(), StateShards(trainer.optimizer()),
-                               world.mesh.rank(), PieceUse::kLoad)) {
-    RETURN_IF_ERROR(LoadPieces(files, *world.host, checkpoint, set.name, set.pieces));
-  }
-  return absl::OkStatus();
+  return LoadStates(files, *world.host, checkpoint, instance.params(),
+                    StateShards(trainer.optimizer()));
 }
 
 absl::Status LoadParameters(FileSystem& files, HostGroup& host, Communicator& data_parallel,
                             ModelInstance& instance, const Checkpoint& checkpoint) {
   ParameterStore& params = instance.params();
-  for (TensorSet& set : WeightSets(params, host.rank(), PieceUse::kLoad)) {
-    RETURN_IF_ERROR(LoadPieces(files, host, checkpoint, set.name, set.pieces));
-  }
+  RETURN_IF_ERROR(LoadWeights(files, host, checkpoint, params));
   Context& ctx = instance.context();
   params.Publish(data_parallel, ctx.compute(), ctx.exchange());
   return absl::OkStatus();

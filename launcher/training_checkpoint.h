@@ -59,7 +59,8 @@ std::optional<SaveStaging> AllocateStaging(const RunOptions& options, ModelInsta
 // measure it.
 void PlanSave(const RunOptions& options, ModelInstance& instance);
 
-// The inverse of SaveTraining: parameters on every rank and optimizer state. Collective.
+// The inverse of SaveTraining, on any mesh and with any storage of weights and state
+// (precision_change.h): parameters on every rank and optimizer state. Collective.
 absl::Status LoadTraining(FileSystem& files, World& world, Trainer& trainer,
                           const Checkpoint& checkpoint);
 

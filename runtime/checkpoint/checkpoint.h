@@ -122,6 +122,15 @@ bool IsOtherVersion(const absl::Status& status);
 absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& checkpoint,
                         const std::string& set, std::vector<TensorPiece>& pieces);
 
+// The two halves of LoadPieces, for who reads a set in parts. First all that the ranks want of it is
+// checked; nothing is read, and the data may be on kMeta. Collective; every rank gets the same
+// status.
+absl::Status CheckPieces(HostGroup& group, const Checkpoint& checkpoint, const std::string& set,
+                         const std::vector<TensorPiece>& pieces);
+// Then any of those pieces are filled, as often as there are parts. Local.
+absl::Status ReadPieces(FileSystem& files, const Checkpoint& checkpoint, const std::string& set,
+                        std::vector<TensorPiece>& pieces);
+
 struct FoundCheckpoint {
   std::optional<Checkpoint> checkpoint;
   // One line for each newer checkpoint that was passed over, saying why.

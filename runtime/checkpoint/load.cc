@@ -52,7 +52,6 @@ absl::StatusOr<std::vector<std::vector<size_t>>> MatchPieces(
       return Mismatch(checkpoint, set.name, piece, record);
     }
     CHECK_EQ(piece.data.elements(), piece.runs.elements()) << piece.name;
-    CHECK(!piece.data.device().is_meta()) << piece.name << " has no data";
     CHECK_OK(CheckRuns(piece.runs, piece.global_shape.elements())) << piece.name;
     wanted[found->second].push_back(i);
   }
@@ -176,6 +175,7 @@ absl::Status LoadTensors(FileSystem& files, const Checkpoint& checkpoint,
     }
     std::vector<TensorPiece*> takers;
     for (const size_t piece : wanted[i]) {
+      CHECK(!pieces[piece].data.device().is_meta()) << pieces[piece].name << " has no data";
       takers.push_back(&pieces[piece]);
     }
     TensorLoader loader(
@@ -188,8 +188,8 @@ absl::Status LoadTensors(FileSystem& files, const Checkpoint& checkpoint,
 
 }  // namespace
 
-absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& checkpoint,
-                        const std::string& set, std::vector<TensorPiece>& pieces) {
+absl::Status CheckPieces(HostGroup& group, const Checkpoint& checkpoint, const std::string& set,
+                         const std::vector<TensorPiece>& pieces) {
   const TensorSetRecord* record = checkpoint.FindSet(set);
   if (record == nullptr) {
     return Agree(group, absl::FailedPreconditionError(
@@ -199,8 +199,22 @@ absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& c
   absl::StatusOr<std::vector<std::vector<size_t>>> wanted =
       MatchPieces(checkpoint, *record, pieces);
   RETURN_IF_ERROR(Agree(group, wanted.status()));
-  RETURN_IF_ERROR(CheckNothingLeftOver(group, checkpoint, *record, *wanted));
-  return Agree(group, LoadTensors(files, checkpoint, *record, *wanted, pieces));
+  return CheckNothingLeftOver(group, checkpoint, *record, *wanted);
+}
+
+absl::Status ReadPieces(FileSystem& files, const Checkpoint& checkpoint, const std::string& set,
+                        std::vector<TensorPiece>& pieces) {
+  const TensorSetRecord* record = checkpoint.FindSet(set);
+  CHECK(record != nullptr) << set;
+  ASSIGN_OR_RETURN(const std::vector<std::vector<size_t>> wanted,
+                   MatchPieces(checkpoint, *record, pieces));
+  return LoadTensors(files, checkpoint, *record, wanted, pieces);
+}
+
+absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& checkpoint,
+                        const std::string& set, std::vector<TensorPiece>& pieces) {
+  RETURN_IF_ERROR(CheckPieces(group, checkpoint, set, pieces));
+  return Agree(group, ReadPieces(files, checkpoint, set, pieces));
 }
 
 }  // namespace panthera

@@ -12,61 +12,15 @@
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/checkpoint/float_elements.h"
-#include "runtime/checkpoint/host_access.h"
+#include "runtime/checkpoint/shard_writer.h"
 
 namespace panthera {
 namespace {
 
-constexpr int64_t kBlockElements = int64_t{1} << 20;
+constexpr int64_t kBlockElements = ShardWriter::kMostElements;
 // Parts of rows at least this long are read one by one, shorter ones with what lies between them: a
 // disk or a network reads so much as fast as a few bytes.
 constexpr int64_t kLongRunBytes = int64_t{64} << 10;
-
-// Elements of a shard in host memory, whatever device the shard lies on.
-class HostBlock {
- public:
-  explicit HostBlock(const WeightShard& shard) : shard_(shard) {
-    block_.storage = shard.storage;
-    block_.values = Allocate(shard.values, values_);
-    if (shard.remainder.has_value()) {
-      block_.remainder = Allocate(*shard.remainder, remainder_);
-    }
-    if (shard.master.has_value()) {
-      block_.master = Allocate(*shard.master, master_);
-    }
-  }
-
-  // Elements [begin, ...) of the shard = values, rounded to nearest.
-  void Store(std::span<const float> values, int64_t begin) {
-    const auto count = static_cast<int64_t>(values.size());
-    WriteWeightsToNearest(block_, 0, count, values.data());
-    Copy(block_.values, shard_.values, count, begin);
-    if (block_.remainder.has_value()) {
-      Copy(*block_.remainder, *shard_.remainder, count, begin);
-    }
-    if (block_.master.has_value()) {
-      Copy(*block_.master, *shard_.master, count, begin);
-    }
-  }
-
- private:
-  static Tensor Allocate(const Tensor& like, std::vector<std::byte>& memory) {
-    const int64_t elements = std::min(kBlockElements, like.elements());
-    memory.resize(static_cast<size_t>(elements * SizeOf(like.dtype())));
-    return {memory.data(), Shape{elements}, like.dtype(), Device{}};
-  }
-
-  void Copy(const Tensor& from, const Tensor& to, int64_t count, int64_t begin) {
-    host_.Write({from.bytes_data(), static_cast<size_t>(count * SizeOf(from.dtype()))}, to, begin);
-  }
-
-  const WeightShard& shard_;
-  WeightShard block_;
-  std::vector<std::byte> values_;
-  std::vector<std::byte> remainder_;
-  std::vector<std::byte> master_;
-  HostAccess host_;
-};
 
 // Reads elements of a slice of a stored tensor.
 class SliceReader {
@@ -136,7 +90,7 @@ absl::Status CheckFinite(std::span<const float> values, const WeightFiles& weigh
 }
 
 absl::Status ImportSegment(WeightReader& reader, const WeightFiles& weights, const ParamSpec& spec,
-                           const ShardSegment& segment, HostBlock& block) {
+                           const ShardSegment& segment, ShardWriter& writer) {
   const StoredTensor* tensor = weights.Find(spec.name);
   CHECK(tensor != nullptr) << spec.name;
   CHECK_EQ(tensor->tensor.shape, spec.logical_shape()) << spec.name;
@@ -155,7 +109,7 @@ absl::Status ImportSegment(WeightReader& reader, const WeightFiles& weights, con
     RETURN_IF_ERROR(slice_reader.Read(first, count, block_bytes));
     DecodeFloats(block_bytes, dtype, block_values);
     RETURN_IF_ERROR(CheckFinite(block_values, weights, *tensor, slice, first));
-    block.Store(block_values, segment.shard_begin + done);
+    writer.Store(block_values, segment.shard_begin + done);
   }
   return absl::OkStatus();
 }
@@ -169,9 +123,9 @@ absl::Status ImportShards(FileSystem& files, const WeightFiles& weights, Paramet
     if (shard.values.device().is_meta()) {
       continue;
     }
-    HostBlock block(shard);
+    ShardWriter writer(shard);
     for (const ShardSegment& segment : params.segments(GroupId{g})) {
-      RETURN_IF_ERROR(ImportSegment(reader, weights, params.spec(segment.param), segment, block));
+      RETURN_IF_ERROR(ImportSegment(reader, weights, params.spec(segment.param), segment, writer));
     }
   }
   return absl::OkStatus();

@@ -423,6 +423,15 @@ TEST(ResumeRefusalTest, AnotherModelIsRefusedByName) {
   ExpectRefusal(run, "model.layers: 2 -> 3");
 }
 
+// Lion's momentum is not Tiger's: other betas, and it is updated after its sign was taken.
+TEST(ResumeRefusalTest, AnotherAlgorithmIsRefusedByName) {
+  TinyRun run(2);
+  run.options.optim.accumulate = Accumulation::kGradient;
+  TrainTo(run, 2, 1, StartMode::kResume);
+  run.options.optim.algorithm = Algorithm::kLion;
+  ExpectRefusal(run, "optim.algorithm: \"tiger\" -> \"lion\"");
+}
+
 TEST(ResumeRefusalTest, AnotherOptimizerOfTheTableIsRefusedByName) {
   TinyRun run(2);
   TrainTo(run, 2, 1, StartMode::kResume);

@@ -84,26 +84,26 @@ TEST(ResumeTest, KeysThatMayChange) {
   EXPECT_THAT(
       allowed,
       ElementsAre("model.recompute", "model.head_chunk_rows", "optim.learning_rate",
-                  "optim.weight_decay", "optim.clip_norm", "optim.nonfinite", "optim.skip_budget",
-                  "optim.shrink_ratio", "optim.lazy_rows", "optim.table_learning_rate",
-                  "optim.table_weight_decay", "optim.table_rms", "optim.publish", "schedule.kind",
-                  "schedule.warmup_steps", "schedule.decay_steps", "schedule.final_factor",
-                  "schedule.points[0].step", "schedule.points[0].factor", "data.validation[0].path",
-                  "data.validation[0].weight", "parallel.data", "parallel.tensor", "train.steps",
-                  "train.micro_batch", "train.run_dir", "train.stall_seconds", "train.check_every",
-                  "eval.every", "eval.sequences", "checkpoint.every", "checkpoint.keep",
-                  "checkpoint.keep_every", "checkpoint.staging", "log.every", "device.kind",
-                  "device.sharing"));
+                  "optim.weight_decay", "optim.clip_norm", "optim.weights", "optim.momentum",
+                  "optim.nonfinite", "optim.skip_budget", "optim.shrink_ratio", "optim.lazy_rows",
+                  "optim.table_learning_rate", "optim.table_weight_decay", "optim.table_rms",
+                  "optim.publish", "schedule.kind", "schedule.warmup_steps", "schedule.decay_steps",
+                  "schedule.final_factor", "schedule.points[0].step", "schedule.points[0].factor",
+                  "data.validation[0].path", "data.validation[0].weight", "parallel.data",
+                  "parallel.tensor", "train.steps", "train.micro_batch", "train.run_dir",
+                  "train.stall_seconds", "train.check_every", "eval.every", "eval.sequences",
+                  "checkpoint.every", "checkpoint.keep", "checkpoint.keep_every",
+                  "checkpoint.staging", "log.every", "device.kind", "device.sharing"));
   EXPECT_THAT(
       refused,
       ElementsAre("model.vocab_size", "model.width", "model.layers", "model.heads",
                   "model.kv_heads", "model.head_width", "model.ffn_width", "model.sequence_length",
                   "model.attention_window", "model.rope_base", "model.norm_epsilon", "model.tie",
                   "model.init_deviation", "optim.algorithm", "optim.beta1", "optim.beta2",
-                  "optim.epsilon", "optim.accumulate", "optim.weights", "optim.momentum",
-                  "optim.table_optimizer", "optim.table_beta1", "optim.table_beta2",
-                  "data.train[0].path", "data.train[0].weight", "data.tokenizer", "data.seed",
-                  "train.global_batch", "train.seed", "train.start_from"));
+                  "optim.epsilon", "optim.accumulate", "optim.table_optimizer", "optim.table_beta1",
+                  "optim.table_beta2", "data.train[0].path", "data.train[0].weight",
+                  "data.tokenizer", "data.seed", "train.global_batch", "train.seed",
+                  "train.start_from"));
 }
 
 TEST(ResumeTest, ChangesKeepTheirValues) {
