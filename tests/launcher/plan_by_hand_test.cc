@@ -153,7 +153,7 @@ TEST(PlanByHandTest, AdamWOnTheTableTakesTwoStatesOfIt) {
 
 // A GPU's is not in its own memory, and a run that wants none has none.
 TEST(PlanByHandTest, TheCopyForCheckpointsTakesMemoryOfTheHost) {
-  RunOptions options = Load("llama_7b_64gpu", 64);
+  RunOptions options = LoadShipped("llama_7b_64gpu", 64);
   const StepPlan cuda = PlanFor(options, 64, kCuda);
   const StepPlan cpu = PlanFor(options, 64, kCpu);
   options.checkpoint.staging = CheckpointStaging::kNone;
