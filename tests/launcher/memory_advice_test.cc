@@ -128,6 +128,7 @@ TEST(MemoryAdviceTest, SuggestsOnlyRanksAmongWhomTheBatchDivides) {
 TEST(MemoryAdviceTest, RanksShareEachLayerWhereThatTakesLess) {
   TinyRun run(2);
   run.options.model.recompute = Recompute::kBlock;
+  run.options.checkpoint.staging = CheckpointStaging::kNone;
   run.options.model.ffn_width = 256;
   RunOptions shared = run.options;
   shared.parallel.tensor = 2;
@@ -143,6 +144,7 @@ TEST(MemoryAdviceTest, RanksShareEachLayerWhereThatTakesLess) {
 TEST(MemoryAdviceTest, ThereAreAsManyRanksAsShareEachLayer) {
   TinyRun run(2);
   run.options.model.recompute = Recompute::kBlock;
+  run.options.checkpoint.staging = CheckpointStaging::kNone;
   run.options.model.ffn_width = 256;
   run.options.parallel.data = 1;
   RunOptions shared = run.options;
