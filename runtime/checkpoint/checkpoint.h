@@ -122,8 +122,8 @@ bool IsOtherVersion(const absl::Status& status);
 absl::Status LoadPieces(FileSystem& files, HostGroup& group, const Checkpoint& checkpoint,
                         const std::string& set, std::vector<TensorPiece>& pieces);
 
-// The two halves of LoadPieces, for who reads a set in parts. First all that the ranks want of it is
-// checked; nothing is read, and the data may be on kMeta. Collective; every rank gets the same
+// The two halves of LoadPieces, for who reads a set in parts. First all that the ranks want of it
+// is checked; nothing is read, and the data may be on kMeta. Collective; every rank gets the same
 // status.
 absl::Status CheckPieces(HostGroup& group, const Checkpoint& checkpoint, const std::string& set,
                          const std::vector<TensorPiece>& pieces);

@@ -66,7 +66,8 @@ std::vector<T> GatherRows(Communicator& comm, std::span<const T> values, Stream&
 
 // values[i] = combine(...combine(combine(v_0[i], v_1[i]), v_2[i])...).
 template <typename T, typename Combine>
-void AllReduceAlong(Communicator& comm, std::span<T> values, Stream& stream, const Combine& combine) {
+void AllReduceAlong(Communicator& comm, std::span<T> values, Stream& stream,
+                    const Combine& combine) {
   const std::vector<T> rows = GatherRows<T>(comm, values, stream);
   if (rows.empty()) {
     return;
