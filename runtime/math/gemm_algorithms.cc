@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/check.h"
 #include "runtime/base/json_integer.h"
 #include "runtime/base/one_line.h"
 
@@ -100,6 +101,11 @@ std::optional<GemmAlgorithm> GemmAlgorithms::Find(const Product& product) const 
     return std::nullopt;
   }
   return found->second;
+}
+
+void GemmAlgorithms::Add(const GemmAlgorithms& others) {
+  CHECK(others.library_ == library_) << others.library_.gpu << " and " << library_.gpu;
+  algorithms_.insert(others.algorithms_.begin(), others.algorithms_.end());
 }
 
 std::string GemmAlgorithmsJson(const GemmAlgorithms& algorithms) {

@@ -33,6 +33,8 @@ class GemmAlgorithms {
   // For products of this form.
   void Set(const Product& product, const GemmAlgorithm& algorithm);
   std::optional<GemmAlgorithm> Find(const Product& product) const;
+  // Takes over what `others`, of the same library, has for forms that have no algorithm here.
+  void Add(const GemmAlgorithms& others);
 
   friend bool operator==(const GemmAlgorithms& a, const GemmAlgorithms& b) = default;
 

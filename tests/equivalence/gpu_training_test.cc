@@ -14,6 +14,7 @@
 #include "launcher/exit_codes.h"
 #include "launcher/gemm_algorithm_file.h"
 #include "launcher/training_run.h"
+#include "runtime/math/gemm_algorithms.h"
 #include "tests/equivalence/sample_sums.h"
 #include "tests/support/devices.h"
 
@@ -209,11 +210,11 @@ TEST_F(GpuRunTest, TensorRanksTakeTheStepsOfOneRank) {
   }
 }
 
-Tensors TrainTo(const TinyRun& run, Device device, int64_t steps, int ranks) {
+Tensors TrainTo(const TinyRun& run, Device device, int64_t steps, int ranks, int tensor = 1) {
   Tensors tensors;
   std::mutex mutex;
   RunRanks(ranks, [&](RankWorld& rank_world) {
-    World world = testing::WorldOf(rank_world, device);
+    World world = testing::WorldOf(rank_world, device, tensor);
     RunOptions options = run.options;
     options.train.steps = steps;
     ASSERT_EQ(options.Finish(ranks), absl::OkStatus());
@@ -250,6 +251,41 @@ TEST_P(GpuTrainingTest, ResumedRunEqualsStraightRun) {
   EXPECT_EQ(actual, expected);
   // Its checkpoint is a CPU's as well: nothing is left to do but to load it.
   EXPECT_EQ(TrainTo(resumed, Device{}, 4, 2), expected);
+}
+
+// Of what the ranks of a mesh multiply, which the first's products are not if layers are not shared
+// evenly, and of what another mesh multiplies that goes on with the run.
+TEST_F(GpuRunTest, ProductsOfEveryRankOfAnyMeshHaveAlgorithmsThatStay) {
+  run_.options.model.heads = 3;
+  run_.options.model.kv_heads = 3;
+  run_.options.model.head_width = 8;
+  const auto algorithms_after = [&](int64_t steps, int tensor) {
+    run_.options.parallel.tensor = tensor;
+    TrainTo(run_, gpu_, steps, 2, tensor);
+    PosixFileSystem files;
+    const absl::StatusOr<std::string> text =
+        ReadFile(files, run_.options.train.run_dir + "/" + kGemmAlgorithmFileName);
+    CHECK_OK(text.status());
+    const absl::StatusOr<GemmAlgorithms> algorithms = ParseGemmAlgorithms(*text);
+    CHECK_OK(algorithms.status());
+    for (int rank = 0; rank < tensor; ++rank) {
+      RunOptions options = run_.options;
+      CHECK_OK(options.Finish(2));
+      absl::StatusOr<World> world = PlanWorld(options.parallel, 2, rank);
+      CHECK_OK(world.status());
+      for (const Product& product : Trainer::Plan(options, *world, gpu_).products) {
+        EXPECT_TRUE(algorithms->Find(product).has_value())
+            << DescribeForm(product) << " of rank " << rank << " of " << tensor;
+      }
+    }
+    return *algorithms;
+  };
+  const GemmAlgorithms shared = algorithms_after(2, 2);
+  const GemmAlgorithms both = algorithms_after(3, 1);
+  EXPECT_GT(both.size(), shared.size());
+  GemmAlgorithms merged = shared;
+  merged.Add(both);
+  EXPECT_EQ(merged, both) << "an algorithm has changed";
 }
 
 // A step of two ranks, as the plan of each has it.
