@@ -205,8 +205,9 @@ void Attention::Backward(Context& ctx, const ParameterStore& params, const Rotar
   const Arena::Scope scope(ctx.arena());
   const int64_t sequences = saved.lse.size(0);
   const RotaryTable table = rotary.Rows(0, saved.lse.size(2));
-  axis_->GatherAhead(ctx, x);
   const Tensor all_dy = axis_->Gather(ctx, dy, saved.out.size(0));
+  // Only now: what travels, travels in order.
+  axis_->GatherAhead(ctx, x);
   out_.BackwardWeights(ctx, params, all_dy, saved.out, sink);
   const Tensor dout =
       ctx.arena().Allocate(saved.out.shape(), saved.out.dtype(), "attention output gradient");

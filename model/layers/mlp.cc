@@ -33,8 +33,9 @@ void Mlp::Forward(Context& ctx, const ParameterStore& params, const Tensor& x, T
 void Mlp::Backward(Context& ctx, const ParameterStore& params, const Tensor& dy, const Tensor& x,
                    const Saved& saved, Tensor dx, GradientSink& sink) const {
   const int64_t rows = saved.hidden.size(0);
-  axis_->GatherAhead(ctx, x);
   const Tensor all_dy = axis_->Gather(ctx, dy, rows);
+  // Only now: what travels, travels in order.
+  axis_->GatherAhead(ctx, x);
   down_.BackwardWeights(ctx, params, all_dy, saved.hidden, sink);
   {
     const Arena::Scope scope(ctx.arena());
